@@ -1,0 +1,1 @@
+"""Methods that teach a small medical-segmentation network with SAM when labels are few."""

@@ -1,0 +1,1 @@
+"""Data sets, splits, augmentation and batches; images and masks as tensors."""

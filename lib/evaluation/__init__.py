@@ -1,0 +1,1 @@
+"""Metrics, one JSON record a run, and tables made from records."""

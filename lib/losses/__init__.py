@@ -1,0 +1,1 @@
+"""Losses, from field libraries where they exist."""

@@ -1,0 +1,1 @@
+"""Prompts for SAM made from a network's prediction."""

@@ -1,0 +1,1 @@
+"""The Segment Anything Model: checkpoints, sizes, embeddings, batched prompt decoding."""
