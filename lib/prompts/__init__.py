@@ -1,1 +1,24 @@
-"""Prompts for SAM made from a network's prediction."""
+"""Prompts for SAM made from a network's prediction: points, boxes and mask logits, and noise."""
+
+from lib.prompts.from_masks import (
+    Prompt,
+    PromptBatch,
+    PromptConfig,
+    prompts_for_images,
+    prompts_from_mask,
+    prompts_from_probability,
+)
+from lib.prompts.noise import add_false_positives, drop_prompts, jitter_boxes, move_points
+
+__all__ = [
+    "Prompt",
+    "PromptBatch",
+    "PromptConfig",
+    "add_false_positives",
+    "drop_prompts",
+    "jitter_boxes",
+    "move_points",
+    "prompts_for_images",
+    "prompts_from_mask",
+    "prompts_from_probability",
+]
