@@ -64,6 +64,10 @@ class Method(nn.Module):
         super().__init__()
         self.config = config
 
+    def forward(self, batch: Any, progress: Progress) -> Losses:
+        """The training step: ``Method`` is called as a module so that Fabric can wrap the step."""
+        return self.step(batch, progress)
+
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """The optimisers, built once in ``__init__``: every call returns the same objects.
 
