@@ -59,6 +59,11 @@ class Record:
             return None
         return round(100 * self.labelled_fraction, 3)
 
+    @property
+    def label(self) -> str:
+        """The method, with its variant in brackets."""
+        return f"{self.method} ({self.variant})" if self.variant else self.method
+
 
 _TEXT = ("method", "dataset", "dataset_fingerprint", "split_sha256", "variant", "created")
 _INTEGERS = ("labelled_count", "seed", "labelled_seed", "schema")
@@ -133,7 +138,7 @@ def read_records(directory: str | Path, **filters: object) -> list[Record]:
     directory = Path(directory)
     if not directory.is_dir():
         raise RecordError(f"{directory}: no such directory of records")
-    names = {f.name for f in fields(Record)} | {"labelled_percent"}
+    names = {f.name for f in fields(Record)} | {"labelled_percent", "label"}
     if unknown := sorted(filters.keys() - names):
         raise RecordError(
             f"unknown field {unknown[0]!r} in the filter; a record has {sorted(names)}"
