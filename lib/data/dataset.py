@@ -42,6 +42,7 @@ class SegmentationDataset(torch.utils.data.Dataset):
         classes: number of classes, background included (at least 2).
         size: side in pixels of the square that images and masks are squashed to; None: as stored.
         title, licence, origin: one line each, for notebooks and records.
+        notes: sentences that a user of the data should read; the audit prints them.
 
     Decoded pictures are kept in memory as bytes until `memory_limit` bytes are held, so that only
     the first epoch pays for decoding.
@@ -69,6 +70,7 @@ class SegmentationDataset(torch.utils.data.Dataset):
         self.splits = [""] * len(self.names) if splits is None else list(splits)
         self.classes, self.size = classes, size
         self.title, self.licence, self.origin = title, licence, origin
+        self.notes: list[str] = []
         self._check()
         self._index = {name: i for i, name in enumerate(self.names)}
         self._images: dict[int, np.ndarray] = {}
@@ -112,9 +114,18 @@ class SegmentationDataset(torch.utils.data.Dataset):
         """Return the number of images."""
         return len(self.names)
 
+    def pixels(self, index: int) -> np.ndarray:
+        """Return image `index` as uint8, H x W (grey) or H x W x 3; never touches a mask."""
+        return self._keep(self._images, index, self._read_image)
+
+    def stored(self, index: int) -> tuple[str, int, int]:
+        """Return mode, width and height of image `index` before it is resized."""
+        pixels = self._load_image(index)
+        return "L" if pixels.ndim == 2 else "RGB", pixels.shape[1], pixels.shape[0]
+
     def image(self, index: int) -> Tensor:
         """Return image `index`, 3 x H x W float32 in [0, 1]. Never touches a mask."""
-        pixels = torch.from_numpy(self._keep(self._images, index, self._read_image))
+        pixels = torch.from_numpy(self.pixels(index))
         pixels = pixels.expand(3, -1, -1) if pixels.ndim == 2 else pixels.permute(2, 0, 1)
         return pixels.to(torch.float32, memory_format=torch.contiguous_format) / 255
 
