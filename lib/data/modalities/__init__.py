@@ -1,0 +1,1 @@
+"""Drawn pictures of six medical modalities: a file each, with `draw` and its two `LOOKS`."""
