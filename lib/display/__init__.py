@@ -1,1 +1,43 @@
-"""Figures and widgets of the notebooks."""
+"""Figures, charts, widgets, source code and the environment report of the notebooks."""
+
+from lib.display.charts import bars, budget_curves, loss_curves
+from lib.display.environment import environment_report
+from lib.display.figures import (
+    draw_errors,
+    draw_image,
+    draw_mask,
+    draw_outline,
+    draw_overlay,
+    draw_probability,
+    draw_prompts,
+    error_legend,
+    picture_grid,
+    show_predictions,
+    show_samples,
+)
+from lib.display.source import show_source
+from lib.display.style import use_style
+from lib.display.widgets import ClickCanvas, hand_prompt, prompted_masks
+
+__all__ = [
+    "ClickCanvas",
+    "bars",
+    "budget_curves",
+    "draw_errors",
+    "draw_image",
+    "draw_mask",
+    "draw_outline",
+    "draw_overlay",
+    "draw_probability",
+    "draw_prompts",
+    "environment_report",
+    "error_legend",
+    "hand_prompt",
+    "loss_curves",
+    "picture_grid",
+    "prompted_masks",
+    "show_predictions",
+    "show_samples",
+    "show_source",
+    "use_style",
+]
