@@ -1,0 +1,250 @@
+"""Knowledge Mining beside its controls: every run of one label budget and seed, as records.
+
+All runs of a cell start from the same network f0, trained on the same labelled images, and are
+fine-tuned for the same number of steps; they differ only in who draws the pseudo labels. That is
+what makes a difference between two rows readable. Finished runs are found again by their
+checkpoints and records, so a study that was interrupted goes on where it stopped.
+"""
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lib.data.batches import BatchStream
+from lib.data.dataset import SegmentationDataset
+from lib.data.splits import Split, labelled_subset
+from lib.evaluation.metrics import score_image, summarise
+from lib.evaluation.provenance import peak_gpu_memory_mb, provenance
+from lib.evaluation.records import Record, write_record
+from lib.models.unet_pp import build_unet_pp
+from lib.prompts.from_masks import PromptConfig
+from lib.sam.frozen import FrozenSam
+from lib.training.evaluate import evaluate
+from lib.training.history import History
+from lib.training.knowledge_mining import KnowledgeMining, KnowledgeMiningConfig
+from lib.training.loop import fit
+from lib.training.pseudo_labels import PseudoLabels
+from lib.training.supervised import Supervised, SupervisedConfig
+
+SUPERVISED, LONGER, SELF = "supervised", "supervised, more steps", "self-training"
+ONE_TIME, CONTINUOUS, UPPER = "one-time mining", "continuous mining", "SAM on true prompts"
+RUNS = {
+    LONGER: {"source": "none"},
+    SELF: {"source": "network"},
+    ONE_TIME: {"source": "sam"},
+    CONTINUOUS: {"source": "sam", "rounds": 5},
+    UPPER: {"source": "truth"},
+}
+MASKS = "masks of the unlabelled images"  # the record of control (d)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """Sizes of one study. `paper()` is the full-size form; the paper states neither.
+
+    size: side of the network's images in pixels; sam_size: side of the images SAM is shown.
+    first_steps, fine_steps: optimiser steps before and after mining. batch: images a step; a
+    fine-tuning step takes half of them from each stream.
+    keep: objects prompted an image (3 polyps, 2 lungs).
+    """
+
+    size: int = 128
+    sam_size: int = 256
+    encoder: str = "resnet18"
+    encoder_weights: str | None = None
+    first_steps: int = 400
+    fine_steps: int = 200
+    batch: int = 16
+    learning_rate: float = 1e-3
+    fine_learning_rate: float = 1e-4
+    keep: int = 3
+    prompt_mode: str = "points+box"
+    sam: str = "small"
+    device: str = "auto"
+    precision: str = "32-true"
+    runs: tuple[str, ...] = field(default=tuple(RUNS))
+
+
+def paper(**changes) -> StudyConfig:
+    """Return the full-size study, for a GPU and SAM's own weights."""
+    sizes = {
+        "size": 352, "sam_size": 1024, "encoder": "resnet34", "encoder_weights": "imagenet",
+        "first_steps": 5000, "fine_steps": 2500, "sam": "vit_b", "precision": "bf16-mixed",
+    }  # fmt: skip
+    return StudyConfig(**{**sizes, **changes})
+
+
+@dataclass
+class Cell:
+    """One data set, label budget and seed, with everything its runs share."""
+
+    dataset: SegmentationDataset
+    sam_dataset: SegmentationDataset
+    split: Split
+    fraction: float
+    seed: int
+    config: StudyConfig
+    sam: FrozenSam | None
+    results: Path
+    checkpoints: Path | None = None
+    progress: bool | Callable = True
+
+    def __post_init__(self) -> None:
+        """Turn the names of the split into indices."""
+        labelled = set(labelled_subset(self.split, self.fraction, seed=self.seed))
+        self.labelled = self.dataset.indices(n for n in self.split.train if n in labelled)
+        self.unlabelled = self.dataset.indices(n for n in self.split.train if n not in labelled)
+        self.val = self.dataset.indices(self.split.val)
+        self.test = self.dataset.indices(self.split.test)
+
+
+def run_cell(cell: Cell) -> list[Record]:
+    """Train f0 and every run of the study from it; write and return one record a run."""
+    torch.manual_seed(cell.seed)
+    f0 = Supervised(
+        SupervisedConfig(learning_rate=cell.config.learning_rate),
+        network=build_unet_pp(
+            encoder=cell.config.encoder,
+            encoder_weights=cell.config.encoder_weights,
+            classes=cell.dataset.classes,
+        ),
+    )
+    records = [_train(cell, SUPERVISED, f0, cell.config.first_steps, labelled=cell.config.batch)]
+    if cell.unlabelled and cell.sam is not None:
+        records.append(_mask_quality(cell, f0.network))
+    for name in cell.config.runs:
+        if name == LONGER or cell.unlabelled:
+            records.append(_fine_tune(cell, name, f0.network))
+    return records
+
+
+def _fine_tune(cell: Cell, name: str, f0: nn.Module) -> Record:
+    """One run of the study from a copy of f0."""
+    config = KnowledgeMiningConfig(
+        learning_rate=cell.config.fine_learning_rate, prompts=_prompts(cell.config), **RUNS[name]
+    )
+    method = KnowledgeMining(
+        config,
+        network=copy.deepcopy(f0),
+        pseudo=PseudoLabels(cell.unlabelled, (cell.config.size, cell.config.size)),
+        sam=cell.sam,
+        sam_image=cell.sam_dataset.image,
+        truth=cell.dataset.mask if config.source == "truth" else None,
+    )
+    half = cell.config.batch // 2
+    labelled, unlabelled = (cell.config.batch, 0) if name == LONGER else (half, half)
+    steps = cell.config.fine_steps
+    return _train(cell, name, method, steps, labelled=labelled, unlabelled=unlabelled)
+
+
+def _train(
+    cell: Cell, name: str, method, steps: int, *, labelled: int, unlabelled: int = 0
+) -> Record:
+    """Train, choose by validation, read the test set once, write the record."""
+    origin = provenance()
+    stream = BatchStream(
+        cell.dataset,
+        labelled=cell.labelled,
+        unlabelled=cell.unlabelled if unlabelled else (),
+        labelled_batch=labelled,
+        unlabelled_batch=unlabelled,
+        seed=cell.seed,
+    )
+    history = fit(
+        method,
+        stream,
+        steps=steps,
+        directory=cell.checkpoints and cell.checkpoints / _slug(cell, name),
+        validate=lambda m: summarise(evaluate(m.predict, cell.dataset, cell.val)),
+        device=cell.config.device,
+        precision=cell.config.precision,
+        progress=cell.progress,
+    )
+    last = evaluate(method.predict, cell.dataset, cell.test)
+    final = copy.deepcopy(method.state_dict())
+    method.load_state_dict(history.best_state)
+    best = evaluate(method.predict, cell.dataset, cell.test)
+    method.load_state_dict(final)
+    record = _record(cell, name, {"last": last, "best": best}, origin)
+    record.parameters |= {"steps": steps, "method": method.hyperparameters()}
+    record.seconds = history.seconds
+    record.peak_memory_mb = history.peak_memory_mb
+    record.peak_gpu_memory_mb = peak_gpu_memory_mb()
+    record.history = _summary(history, getattr(method, "log", []))
+    write_record(record, cell.results)
+    return record
+
+
+def _mask_quality(cell: Cell, network: nn.Module) -> Record:
+    """Score on U what three painters draw: the network, SAM on its prompts, SAM on true prompts.
+
+    Control (d). It reads the masks of unlabelled images to report on them; training never does.
+    """
+    origin, began = provenance(), time.monotonic()
+    rows = {}
+    for painter, source in (("network", "network"), ("SAM", "sam"), (UPPER, "truth")):
+        pseudo = PseudoLabels(cell.unlabelled, (cell.config.size, cell.config.size))
+        method = KnowledgeMining(
+            KnowledgeMiningConfig(source=source, prompts=_prompts(cell.config)),
+            network=network,
+            pseudo=pseudo,
+            sam=cell.sam,
+            sam_image=cell.sam_dataset.image,
+            truth=cell.dataset.mask if source == "truth" else None,
+        )
+        method.mine_all(cell.dataset, cell.unlabelled)
+        masks, valid = pseudo.get(cell.unlabelled)
+        rows[painter] = [
+            {"name": cell.dataset.names[i], "labelled": float(ok)}
+            | score_image(mask, cell.dataset.mask(i), classes=cell.dataset.classes)
+            for i, mask, ok in zip(cell.unlabelled, masks, valid, strict=True)
+        ]
+    record = _record(cell, MASKS, rows, origin)
+    record.seconds = time.monotonic() - began
+    write_record(record, cell.results)
+    return record
+
+
+def _record(cell: Cell, name: str, rows: dict[str, Sequence[dict]], origin: dict) -> Record:
+    parameters = asdict(cell.config)
+    for key in ("runs", "device"):  # which other runs there were changes nothing in this one
+        parameters.pop(key)
+    return Record(
+        method=name,
+        dataset=cell.dataset.title,
+        dataset_fingerprint=cell.dataset.fingerprint(),
+        split_sha256=cell.split.sha256,
+        labelled_fraction=cell.fraction,
+        labelled_count=len(cell.labelled),
+        labelled_seed=cell.seed,
+        seed=cell.seed,
+        scores={key: summarise(value) for key, value in rows.items()},
+        per_image={key: list(value) for key, value in rows.items()},
+        parameters=parameters,
+        **origin,
+    )
+
+
+def _summary(history: History, log: list[dict]) -> dict:
+    """Return every tenth of the losses, all validation scores, and the rounds of mining."""
+    stride = max(1, len(history.steps) // 10)
+    return {
+        "loss": [[row["step"], row["total"]] for row in history.steps[stride - 1 :: stride]],
+        "validation": [[row["step"], row["dice"]] for row in history.validations],
+        "best_step": history.best_step,
+        "rounds": log,
+    }
+
+
+def _prompts(config: StudyConfig) -> PromptConfig:
+    return replace(PromptConfig(), mode=config.prompt_mode, keep=config.keep)
+
+
+def _slug(cell: Cell, name: str) -> str:
+    words = f"{cell.dataset.title} {cell.fraction:g} seed{cell.seed} {name}"
+    return "".join(c if c.isalnum() or c == "." else "_" for c in words.lower())
