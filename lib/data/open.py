@@ -32,7 +32,7 @@ def open_dataset(
     if name == "synthetic":
         if root:
             raise DataError("The synthetic data set reads no folder: use dataset='folder'.")
-        from lib.data.synthetic import SyntheticDataset  # noqa: PLC0415 (only when it is asked for)
+        from lib.data.synthetic import SyntheticDataset
 
         chosen = {} if modality is None else {"modality": modality}
         return SyntheticDataset(
