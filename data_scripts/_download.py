@@ -9,6 +9,7 @@ transfer itself is written out below on requests: HTTP Range with If-Range (RFC 
 import errno
 import os
 import re
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,11 +137,14 @@ def _transfer(
             failures = 0 if part.offset >= furthest + PROGRESS else failures + 1
             furthest = max(furthest, part.offset)
             if failures >= policy.failures:
+                kept = f"{human(part.offset)} are kept in {part.file}" if part.offset else ""
                 raise FetchError(
-                    f"{url}: {reason}, {failures} times in a row; {human(part.offset)} are kept in "
-                    f"{part.file}: run the same command again to go on, or use --url or --archive"
+                    f"{url}: {reason}, {failures} times in a row; {kept or 'check the network'}: "
+                    "run the same command again to go on, or use --url or --archive"
                 )
-            time.sleep(min(wait or policy.wait * 2**failures, LONGEST_WAIT))
+            pause = min(wait or policy.wait * 2**failures, LONGEST_WAIT)
+            print(f"{part.name}: {reason}; trying again in {pause:.0f} s", file=sys.stderr)
+            time.sleep(pause)
 
 
 def _receive(

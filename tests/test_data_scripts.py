@@ -567,3 +567,47 @@ def test_official_checkpoints_are_those_that_the_library_expects():
     assert pinned == {n: (o.file, f"sha256:{o.sha256}") for n, o in OFFICIAL.items()}
     for source in checkpoints.CHECKPOINTS.values():
         assert source.url == checkpoints.BASE + source.filename
+
+
+def synthetic_options(root, *more):
+    options = ["--modality", "microscopy", "--domain", "seen", "--count", "3", "--size", "32"]
+    return ["--root", str(root), *options, *more]
+
+
+def test_synthetic_sets_are_generated_checked_and_written_as_files(tmp_path, capsys):
+    from data_scripts import synthetic
+    from lib.data.folder import FolderDataset
+    from lib.data.synthetic import draw
+
+    assert synthetic.main(synthetic_options(tmp_path, "--check")) == 1
+    assert "not generated yet; run without --check" in capsys.readouterr().err
+    for _ in range(2):
+        assert synthetic.main(synthetic_options(tmp_path, "--png")) == 0
+    assert synthetic.main(synthetic_options(tmp_path, "--check")) == 0
+    folder = tmp_path / "png" / "microscopy-seen-32px-3-seed0"
+    opened = FolderDataset(folder)
+    assert len(opened) == 3
+    image, mask = draw("microscopy", "seen", seed=0, index=2, size=32)
+    np.testing.assert_array_equal(np.rint(opened.image(2).numpy() * 255), image.transpose(2, 0, 1))
+    np.testing.assert_array_equal(opened.mask(2).numpy(), mask)
+
+
+def test_a_synthetic_cache_that_was_changed_is_found(tmp_path, capsys):
+    from data_scripts import synthetic
+
+    assert synthetic.main(synthetic_options(tmp_path)) == 0
+    path = next((tmp_path / "synthetic").glob("*/images.npy"))
+    images = np.load(path)
+    images[1, 4, 4, 0] ^= 1
+    np.save(path, images)
+    assert synthetic.main(synthetic_options(tmp_path, "--check")) == 1
+    assert "microscopy-seen-0001: the cached picture is not" in capsys.readouterr().err
+
+
+def test_a_wrong_synthetic_option_is_a_plain_error(tmp_path, capsys):
+    from data_scripts import synthetic
+
+    assert synthetic.main(synthetic_options(tmp_path, "--size", "8")) == 1
+    error = capsys.readouterr().err
+    assert "size must be at least 32" in error
+    assert error.count("\n") == 1

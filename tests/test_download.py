@@ -4,7 +4,12 @@ import errno
 import hashlib
 import random
 import shutil
+import subprocess
+import sys
+import threading
+import time
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 import requests
@@ -88,6 +93,36 @@ def test_an_interruption_by_the_user_keeps_the_partial_file(server, path, monkey
     assert (path.parent / "file.zip.part").read_bytes() == BODY[: 2 * module.CHUNK]
     get(server, path)
     assert server.ranges == [None, f"bytes={2 * module.CHUNK}-"]
+    assert path.read_bytes() == BODY
+
+
+def test_a_killed_process_leaves_a_piece_to_go_on_from(server, path):
+    release = threading.Event()
+
+    def half(handler):  # half of the body, and then silence
+        send(BODY, break_after=500_000)(handler)
+        release.wait(20)
+
+    server.plan = [half]
+    path.parent.mkdir()
+    code = (
+        "import sys, pathlib; from data_scripts._download import download;"
+        "download(sys.argv[1], pathlib.Path(sys.argv[2]))"
+    )
+    root = Path(__file__).resolve().parents[1]
+    process = subprocess.Popen([sys.executable, "-c", code, server.url(), str(path)], cwd=root)
+    part = path.parent / "file.zip.part"
+    deadline = time.monotonic() + 60
+    while not (part.exists() and part.stat().st_size > 100_000) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    release.set()
+    kept = part.stat().st_size
+    assert part.read_bytes() == BODY[:kept]
+    server.plan = [send(BODY)]
+    get(server, path)
+    assert server.ranges == [None, f"bytes={kept}-"]
     assert path.read_bytes() == BODY
 
 
@@ -270,7 +305,7 @@ def test_waits_grow_and_progress_resets_the_count(server, path, monkeypatch):
 
 
 def test_no_server_at_all(path):
-    with pytest.raises(FetchError, match="the connection failed, 3 times in a row"):
+    with pytest.raises(FetchError, match="connection failed, 3 times in a row; check the network"):
         download("http://127.0.0.1:9/file.zip", path, policy=QUICK)
 
 
