@@ -200,6 +200,11 @@ def test_batch_counts_images_without_prompt():
     assert batch.without_prompt == [1]
 
 
+def test_rounding_errors_of_resizing_are_forgiven():
+    prompt = one(torch.tensor([[-1e-7, 1 + 1e-6]]), mode="mask")
+    assert prompt.mask_logits.tolist() == [[-10, 10]]
+
+
 @pytest.mark.parametrize(
     ("probability", "message"),
     [

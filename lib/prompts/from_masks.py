@@ -261,11 +261,12 @@ def _checked(probability: Tensor) -> np.ndarray:
         raise ValueError(
             "probability holds NaN or infinite values: the network that predicted it has diverged"
         )
-    if values.size == 0 or values.min() < 0 or values.max() > 1:
+    # Resizing a probability map may leave [0, 1] by rounding errors, and by no more.
+    if values.size == 0 or values.min() < -1e-4 or values.max() > 1 + 1e-4:
         raise ValueError(
             "probability is empty or leaves [0, 1]: apply softmax or sigmoid to logits first"
         )
-    return values
+    return values.clip(0, 1)
 
 
 def _require(condition: bool, name: str, value: object, allowed: object) -> None:
