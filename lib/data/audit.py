@@ -22,6 +22,8 @@ from lib.data.layouts import LAYOUTS
 from lib.data.open import open_dataset
 from lib.data.splits import PARTS, Split, load_split
 
+_COLUMNS = ["name", "part", "group", "domain", "mode", "width", "height", "foreground", "classes"]
+
 
 @dataclass(frozen=True)
 class AuditReport:
@@ -93,8 +95,11 @@ def contact_sheet(dataset: SegmentationDataset, n: int = 24, *, columns: int = 6
     n = min(n, len(dataset))
     chosen = np.linspace(0, len(dataset) - 1, n).round().astype(int)
     rows = -(-n // columns)
-    figure = Figure(figsize=(2.1 * columns, 2.3 * rows), layout="constrained")
-    for axes in (grid := figure.subplots(rows, columns, squeeze=False)).flat:
+    figure = Figure(figsize=(2.1 * columns, 2.3 * rows + 0.5))
+    grid = figure.subplots(rows, columns, squeeze=False)
+    top = 1 - 0.7 / figure.get_figheight()  # inches for the title and the first row of names
+    figure.subplots_adjust(0.01, 0.01, 0.99, top, wspace=0.04, hspace=0.12)
+    for axes in grid.flat:
         axes.axis("off")
     for axes, index in zip(grid.flat, chosen, strict=False):
         sample = dataset[int(index)]
@@ -103,8 +108,9 @@ def contact_sheet(dataset: SegmentationDataset, n: int = 24, *, columns: int = 6
         for label in range(1, int(mask.max()) + 1):
             if (mask == label).any() and (mask != label).any():
                 axes.contour(mask == label, [0.5], colors=[f"C{label}"], linewidths=1.2)
-        part = dataset.splits[index]
-        axes.set_title(f"{sample.name[-22:]}{f' ({part})' if part else ''}", fontsize=7)
+        name = sample.name if len(sample.name) <= 24 else f"...{sample.name[-22:]}"
+        part = f" ({dataset.splits[index]})" if dataset.splits[index] else ""
+        axes.set_title(name + part, fontsize=7)
     figure.suptitle(f"{dataset.title}: {n} of {len(dataset)} images, masks outlined", fontsize=10)
     return figure
 
