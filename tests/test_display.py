@@ -76,6 +76,11 @@ def test_a_dark_image_is_not_stretched():
     assert axes[0, 0].images[0].get_clim() == (0, 1)
 
 
+def test_figures_fit_the_notebook_and_few_columns_stay_small():
+    assert picture_grid(1, 6)[0].get_figwidth() == style.WIDTH
+    assert picture_grid(2, 1)[0].get_figwidth() == pytest.approx(style.WIDTH / 3)
+
+
 def test_mask_and_overlay_colours():
     _, axes = picture_grid(1, 2)
     mask = half_mask()

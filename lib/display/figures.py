@@ -26,13 +26,16 @@ def picture_grid(
     titles: Sequence[str] = (),
     row_labels: Sequence[str] = (),
     aspect: float = 1.0,
-    width: float = style.WIDTH,
+    width: float | None = None,
 ) -> tuple[Figure, np.ndarray]:
     """A figure of rows x columns empty axes for pictures, and the axes as a 2-d array.
 
     ``titles`` stand above the columns, ``row_labels`` beside the rows; ``aspect`` is a picture's
-    height over its width; ``width`` is in inches.
+    height over its width; ``width`` is in inches, by default the notebook's, or less where few
+    columns would become posters.
     """
+    if width is None:
+        width = min(style.WIDTH, columns * style.WIDTH / 3)
     height = width / columns * aspect * rows + (0.3 if titles else 0)
     figure, axes = plt.subplots(
         rows, columns, figsize=(width, height), squeeze=False, layout="constrained"
