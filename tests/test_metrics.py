@@ -112,6 +112,8 @@ def test_spacing_in_millimetres():
     empty = torch.zeros(30, 40, dtype=torch.int64)
     missed = score_image(empty, empty + 1, spacing=(2.0, 1.0))
     assert missed["hd95"] == pytest.approx(math.hypot(60, 40))
+    with pytest.raises(ValueError, match="spacing"):
+        score_image(empty, empty, spacing=0.0)
 
 
 def test_row_distance_is_not_what_we_compute():

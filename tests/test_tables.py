@@ -103,12 +103,25 @@ def test_difference_is_paired_by_labels_and_seed():
         run("one_time", seed=0, percent=50),  # no baseline with 50 %
     ]
     table = comparison_table(records).set_index(["method", "labels %"])
-    assert table.loc[("one_time", "25"), "difference to supervised"] == "+15.0 [+15.0, +15.0]"
+    assert table.loc[("one_time", "25"), "difference to supervised"] == "+15.0 [+15.0, +15.0] (2)"
     assert table.loc[("one_time", "50"), "difference to supervised"] == "not run"
     assert table.loc[("supervised", "25"), "difference to supervised"] == ""
     assert table.loc[("supervised", "25"), "dice %"] == "60.0 ± 14.1 (2)"
     # Image means of the baseline are 45 and 75; a resample holds one, the other or both.
     assert table.loc[("supervised", "25"), "95 % over images"] == "[45.0, 75.0]"
+
+
+def test_a_difference_says_how_many_pairs_it_rests_on():
+    records = [run(seed=0), run("one_time", seed=0), run("one_time", seed=1)]
+    line = comparison_table(records).set_index("method").loc["one_time"]
+    assert line["dice %"].endswith("(2)")
+    assert line["difference to supervised"] == "+0.0 [+0.0, +0.0] (1)"
+
+
+def test_a_score_of_the_whole_set_has_no_difference_by_image():
+    scores = {"last": {"pooled_dice": 0.6}}
+    with pytest.raises(RecordError, match="single images"):
+        comparison_table([run(scores=scores)], value="pooled_dice")
 
 
 def test_a_baseline_of_another_split_or_seed_is_no_partner():

@@ -8,7 +8,7 @@ from statistics import mean
 import pandas as pd
 
 from lib.evaluation.cells import NOT_RUN, cell_text, percent_text, sortable, unit
-from lib.evaluation.records import Record
+from lib.evaluation.records import Record, RecordError
 from lib.evaluation.statistics import bootstrap_interval, paired_difference
 
 NOT_PUBLISHED = "not published"
@@ -24,8 +24,13 @@ def comparison_table(
     """Each method against the baseline with the same labels and the same seeds.
 
     The difference is taken image by image, averaged over the pairs of runs, and given with its
-    95 % bootstrap interval over test images. A run without its partner has no difference:
-    "not run". ``baseline`` is the label of a run (its method, and variant in brackets).
+    95 % bootstrap interval over test images and the number of pairs. A run without its partner
+    has no difference: "not run". ``baseline`` is the label of a run (its method, and variant in
+    brackets).
+
+    Raises:
+        RecordError: the value is not scored image by image, or runs are mixed (`results_table`).
+        ValueError: two runs to be compared were scored on different images.
     """
     groups = defaultdict(list)
     for record in records:
@@ -128,7 +133,7 @@ def _difference(pairs: Sequence[tuple[Record, Record]], value: str, checkpoint: 
     ours = _image_means([run for run, _ in pairs], value, checkpoint)
     theirs = _image_means([other for _, other in pairs], value, checkpoint)
     result = paired_difference(ours, theirs)
-    return f"{result.mean:+.1f} [{result.low:+.1f}, {result.high:+.1f}]"
+    return f"{result.mean:+.1f} [{result.low:+.1f}, {result.high:+.1f}] ({len(pairs)})"
 
 
 def _interval(runs: Sequence[Record], value: str, checkpoint: str) -> str:
@@ -144,6 +149,8 @@ def _image_means(runs: Sequence[Record], value: str, checkpoint: str) -> dict[st
     scores = defaultdict(list)
     for run in runs:
         for row in run.per_image[checkpoint]:
+            if value not in row:
+                raise RecordError(f"{value!r} is no score of single images, only of the whole set")
             scores[row["name"]].append(unit(value) * row[value])
     return {name: mean(values) for name, values in scores.items()}
 

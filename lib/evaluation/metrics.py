@@ -127,6 +127,8 @@ def _distances(
 ) -> tuple[float, float]:
     """HD95 and ASD of two H x W bool masks, defined also where a mask is empty."""
     rows, columns = spacing if isinstance(spacing, Sequence) else (spacing, spacing)
+    if not (rows > 0 and columns > 0):
+        raise ValueError(f"spacing={spacing}: expected the size of a pixel, > 0")
     found, there = bool(prediction.any()), bool(target.any())
     if not found and not there:
         return 0.0, 0.0

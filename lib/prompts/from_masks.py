@@ -129,8 +129,10 @@ def prompts_from_mask(mask: Tensor, config: PromptConfig) -> list[Prompt]:
     return prompts_from_probability((mask > 0).float(), config)
 
 
-def prompts_for_images(probabilities: Sequence[Tensor] | Tensor, config: PromptConfig):
-    """Prompts of several images (B x H x W, or B maps of any sizes) as a `PromptBatch`."""
+def prompts_for_images(
+    probabilities: Sequence[Tensor] | Tensor, config: PromptConfig
+) -> PromptBatch:
+    """Prompts of several images: B x H x W, or B maps of any sizes."""
     batch = PromptBatch(prompts=[], image_index=[], without_prompt=[])
     for index, probability in enumerate(probabilities):
         prompts = prompts_from_probability(probability, config)
