@@ -16,6 +16,8 @@ from torch import Tensor
 
 # Training scripts save the weights under one of these names, beside optimiser and epoch.
 WRAPPERS = ("model", "state_dict", "model_state_dict")
+# What PyTorch and pickle say of a file in the old format (no zip) whose end is missing.
+ENDS_EARLY = ("truncated", "Ran out of input", "unexpected EOF")
 LFS_POINTER = b"version https://git-lfs"
 
 
@@ -95,7 +97,7 @@ def _read_torch(path: Path, kind: str) -> object:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=kind == "zip")
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
         reason = str(error)
-        if isinstance(error, EOFError) or "truncated" in reason or "Ran out of input" in reason:
+        if isinstance(error, EOFError) or any(word in reason for word in ENDS_EARLY):
             raise _truncated(path) from error
         if isinstance(error, pickle.UnpicklingError):
             found = re.search(r"GLOBAL ([\w.]+)", reason)
