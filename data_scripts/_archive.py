@@ -90,8 +90,8 @@ def inspect(archive: Path, *, max_bytes: int, folds_case: bool = False) -> list[
     return files
 
 
-def unpack(archive: Path, folder: Path, *, max_bytes: int, into: str = "") -> None:
-    """Unpack into ``folder``; existing files are never overwritten.
+def unpack(archive: Path, folder: Path, *, max_bytes: int, into: str = "") -> dict[str, int]:
+    """Unpack into ``folder``, never over existing files; return path in it -> size in bytes.
 
     ``into`` is a subfolder that takes the place of the folders which all members have in common.
     The caller hands over a temporary folder and renames it when all went well. Raises FetchError
@@ -103,9 +103,11 @@ def unpack(archive: Path, folder: Path, *, max_bytes: int, into: str = "") -> No
     total = sum(m.size for m in members)
     require_space(folder, total, f"unpacking {archive}")
     bar = tqdm(total=total, desc=archive.name, unit="B", unit_scale=True, disable=None)
+    unpacked = {}
     with bar, _opened(archive) as handle:
         for member in members:
-            target = folder / into / PurePosixPath(member.name).relative_to(common)
+            name = PurePosixPath(into, PurePosixPath(member.name).relative_to(common))
+            target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 output = target.open("xb")
@@ -116,6 +118,8 @@ def unpack(archive: Path, folder: Path, *, max_bytes: int, into: str = "") -> No
                 ) from None
             with output, _stream(handle, member) as source:
                 _copy(source, output, member, archive, bar)
+            unpacked[name.as_posix()] = member.size
+    return unpacked
 
 
 def _copy(source: BinaryIO, output: BinaryIO, member: Member, archive: Path, bar: tqdm) -> None:

@@ -27,11 +27,8 @@ class Report:
         )
 
 
-def check_files(dataset: DataSet, folder: Path, record: Record, archives: Path) -> Report:
-    """Check files, counts and kept archives without reading a picture.
-
-    ``record`` may be empty (data of unknown origin), the folder ``archives`` may not exist.
-    """
+def check_files(dataset: DataSet, folder: Path, record: Record) -> Report:
+    """Check files and counts without reading a picture; an empty ``record``: origin unknown."""
     report = Report()
     if not folder.is_dir():
         report.problems.append(f"{folder}: no such folder; run without --check to get the data")
@@ -40,12 +37,16 @@ def check_files(dataset: DataSet, folder: Path, record: Record, archives: Path) 
     report.facts.append(f"{len(files)} files, {human(sum(files.values()))}")
     _check_record(files, record, report)
     _check_counts(dataset, list(files), report)
+    return report
+
+
+def check_archives(record: Record, archives: Path, report: Report) -> None:
+    """Add to ``report`` whether the archives that were kept in ``archives`` are unchanged."""
     for name, entry in record.archives.items():
         if (archives / name).exists():
             same = pooch.file_hash(str(archives / name), alg="sha256") == entry["sha256"]
             line = f"{archives / name}: SHA-256 {'as' if same else 'not as'} recorded"
             (report.facts if same else report.problems).append(line)
-    return report
 
 
 def check_opening(dataset: DataSet, folder: Path, report: Report) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pooch
 
 from data_scripts._archive import unpack
-from data_scripts._check import Report, check_files, check_opening
+from data_scripts._check import Report, check_archives, check_files, check_opening
 from data_scripts._disk import exclusive, require_space, sync_folder
 from data_scripts._download import Policy, download, verify
 from data_scripts._errors import FetchError
@@ -16,7 +16,6 @@ from data_scripts._kaggle import download_from_kaggle
 from data_scripts._record import (
     Record,
     compare_with_first,
-    list_files,
     load_record,
     save_record,
 )
@@ -43,7 +42,8 @@ def verify_set(dataset: DataSet, options: Options) -> Report:
     given = given_folder(options)
     record = Record() if given else load_record(options.root, dataset.name)
     folder = given or options.root / dataset.name
-    report = check_files(dataset, folder, record, options.root / "archives")
+    report = check_files(dataset, folder, record)
+    check_archives(record, options.root / "archives", report)
     if not report.problems:
         check_opening(dataset, folder, report)
     return report
@@ -72,9 +72,9 @@ def fetch(dataset: DataSet, options: Options) -> Report:
         try:
             for path, source, _ in archives:
                 into = source.into if source else ""
-                unpack(path, draft, max_bytes=SLACK * dataset.unpacked, into=into)
-            record.files = list_files(draft)
-            report = check_files(dataset, draft, record, options.root / "archives")
+                record.files |= unpack(path, draft, max_bytes=SLACK * dataset.unpacked, into=into)
+            report = check_files(dataset, draft, record)
+            report.warnings += _unofficial(archives)
             if report.problems:
                 names = ", ".join(str(path) for path, _, _ in archives)
                 raise FetchError(
@@ -113,23 +113,26 @@ def _get_archives(
                 f"{dataset.title}: cannot be downloaded by a script; {dataset.how_to_get}, then "
                 "pass what you have with --archive FILE (or a folder, if it is unpacked)"
             )
-        return [(path, None, _entry(path, "given by the user")) for path in options.archives]
+        names = [path.name for path in options.archives]
+        return [
+            (path, None, _given_entry(path, _pin(path.name, names, options)))
+            for path in options.archives
+        ]
     given = _assign(dataset, options.archives)
     to_fetch = [source for source in dataset.sources if source.filename not in given]
     expected = sum(source.size or 0 for source in to_fetch) - _present(to_fetch, options.root)
     require_space(options.root, max(expected, 0) + dataset.unpacked, f"getting {dataset.title}")
     result = []
+    names = [source.filename for source in dataset.sources]
     for source in dataset.sources:
-        pin = _pin(source, dataset, options)
+        pin = _pin(source.filename, names, options)
         path = given.get(source.filename)
         if path:
-            if pin:
-                verify(path, known_hash=pin, size=None)
-            result.append((path, source, _entry(path, "given by the user")))
+            result.append((path, source, _given_entry(path, pin)))
             continue
         path = options.root / "archives" / source.filename
         origin = _get(source, path, pin, options, alone=len(dataset.sources) == 1)
-        entry = _entry(path, origin)
+        entry = _entry(path, origin, verified=pin or source.known_hash)
         if not (pin or source.known_hash):
             compare_with_first(options.root, dataset.name, path.name, entry["sha256"])
         result.append((path, source, entry))
@@ -179,17 +182,41 @@ def _assign(dataset: DataSet, archives: tuple[Path, ...]) -> dict[str, Path]:
     return given
 
 
-def _pin(source: Source, dataset: DataSet, options: Options) -> str | None:
-    if "" in options.pins and len(dataset.sources) > 1:
-        names = ", ".join(s.filename for s in dataset.sources)
-        raise FetchError(f"--sha256: say for which archive, as NAME=HASH; there are {names}")
-    return options.pins.get(source.filename) or options.pins.get("")
+def _pin(name: str, names: list[str], options: Options) -> str | None:
+    """The hash that the user asks of archive ``name``, one of ``names``."""
+    ambiguous = "" in options.pins and len(names) > 1
+    if ambiguous or not set(options.pins) <= {"", *names}:
+        raise FetchError(
+            f"--sha256: say for which archive, as NAME=HASH; there are {', '.join(names)}"
+        )
+    return options.pins.get(name) or options.pins.get("")
 
 
-def _entry(path: Path, origin: str) -> dict[str, str | int]:
+def _given_entry(path: Path, pin: str | None) -> dict[str, str | int]:
+    """Like _entry, for an archive of the user's, which need not be the official one."""
+    if pin and path.is_file():
+        verify(path, known_hash=pin, size=None)
+    return _entry(path, "given by the user", verified=pin)
+
+
+def _unofficial(archives: list[tuple[Path, Source | None, dict[str, str | int]]]) -> list[str]:
+    """Warnings about archives whose SHA-256 is not the one of the publisher's file."""
+    return [
+        f"{path}: not the publisher's file (SHA-256 is not {source.known_hash[7:]}); its counts "
+        "and pictures were checked all the same"
+        for path, source, entry in archives
+        if source and (source.known_hash or "").startswith("sha256:")
+        if source.known_hash != f"sha256:{entry['sha256']}"
+    ]
+
+
+def _entry(path: Path, origin: str, verified: str | None = None) -> dict[str, str | int]:
+    """What the record keeps of an archive; a SHA-256 just ``verified`` is not computed again."""
     if not path.is_file():
         raise FetchError(f"{path}: no such file; correct the path given with --archive")
-    digest = pooch.file_hash(str(path), alg="sha256")
+    algorithm, _, digest = (verified or "").partition(":")
+    if algorithm != "sha256":
+        digest = pooch.file_hash(str(path), alg="sha256")
     return {"sha256": digest, "size": path.stat().st_size, "from": origin}
 
 

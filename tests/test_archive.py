@@ -58,8 +58,9 @@ def with_mode(name, mode):
 def test_an_honest_zip_is_unpacked_byte_for_byte(tmp_path):
     files = {"set/images/a (1).png": NOISE, "set/masks/a (1).png": b"m", "set/notes.txt": b""}
     archive = make_zip(tmp_path / "a.zip", [("set/images/", b""), *files.items()])
-    unpack(archive, tmp_path / "out", max_bytes=LIMIT)
+    sizes = unpack(archive, tmp_path / "out", max_bytes=LIMIT)
     assert tree(tmp_path / "out") == files
+    assert sizes == {name: len(data) for name, data in files.items()}
 
 
 def test_an_honest_tar_is_unpacked_byte_for_byte(tmp_path):

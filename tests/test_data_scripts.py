@@ -234,6 +234,23 @@ def test_a_known_hash_and_a_pinned_one(server, tmp_path, capsys):
     assert main([dataset], ["--root", str(tmp_path), "--sha256", pin]) == 0
 
 
+def test_the_user_s_archive_may_be_pinned_and_need_not_be_the_official_one(tmp_path, capsys):
+    files = kvasir_files()
+    archive = tmp_path / "kvasir-seg.zip"
+    archive.write_bytes(zipped(files))
+    right, wrong = hashlib.sha256(archive.read_bytes()).hexdigest(), "0" * 64
+    dataset = small(KVASIR, files, sources=KVASIR.sources)
+    options = ["--root", str(tmp_path / "data"), "--archive", str(archive), "--sha256"]
+    assert main([dataset], [*options, wrong]) == 1
+    assert f"sha256 is {right}, but {wrong} is expected" in capsys.readouterr().err
+    assert main([dataset], [*options, f"{archive.name}={right}"]) == 0
+    assert "warning: " + str(archive) + ": not the publisher's file" in capsys.readouterr().out
+    drive, files, _ = SMALL["drive"]
+    archive.write_bytes(zipped(files))
+    assert main([small(drive, files)], [*options, wrong]) == 1
+    assert f"but {wrong} is expected" in capsys.readouterr().err
+
+
 def test_a_mirror_serves_the_same_file(server, tmp_path):
     dataset, body = served(server)
     dataset = replace(dataset, sources=(replace(dataset.sources[0], url="http://127.0.0.1:9/x"),))
@@ -261,6 +278,8 @@ def test_several_archives_make_one_data_set(server, tmp_path, capsys):
     assert main([dataset], [*root, "--url", server.url("one.zip")]) == 1
     assert "end --url with /" in capsys.readouterr().err
     assert main([dataset], [*root, "--sha256", "0" * 64]) == 1
+    assert "as NAME=HASH; there are images.zip, masks.zip" in capsys.readouterr().err
+    assert main([dataset], [*root, "--sha256", "mask.zip=" + "0" * 64]) == 1
     assert "as NAME=HASH; there are images.zip, masks.zip" in capsys.readouterr().err
     masks = tmp_path / "masks.zip"
     masks.write_bytes(archives["masks.zip"])
@@ -390,7 +409,7 @@ def test_an_interruption_never_shows_half_a_folder(server, tmp_path, capsys, mon
 
     with monkeypatch.context() as patch:
         if moment == "unpack":
-            patch.setattr(_fetch, "list_files", interrupt)
+            patch.setattr(_fetch, "check_files", interrupt)
         else:
             patch.setattr(_fetch.os, "rename", interrupt)
         assert main([dataset], ["--root", str(tmp_path)]) == 130
