@@ -131,7 +131,7 @@ def _get_archives(
             result.append((path, source, _given_entry(path, pin)))
             continue
         path = options.root / "archives" / source.filename
-        origin = _get(source, path, pin, options, alone=len(dataset.sources) == 1)
+        origin = _get(source, path, pin, options, dataset)
         entry = _entry(path, origin, verified=pin or source.known_hash)
         if not (pin or source.known_hash):
             compare_with_first(options.root, dataset.name, path.name, entry["sha256"])
@@ -139,7 +139,7 @@ def _get_archives(
     return result
 
 
-def _get(source: Source, path: Path, pin: str | None, options: Options, *, alone: bool) -> str:
+def _get(source: Source, path: Path, pin: str | None, options: Options, dataset: DataSet) -> str:
     """Download one archive; return where it came from."""
     known_hash = pin or source.known_hash
     if source.kaggle and not options.url:
@@ -147,13 +147,14 @@ def _get(source: Source, path: Path, pin: str | None, options: Options, *, alone
         verify(path, known_hash=known_hash, size=None)
         return f"kaggle:{source.kaggle}"
     url = options.url or source.url
-    if options.url and not alone:
+    if options.url and len(dataset.sources) > 1:
         if not url.endswith("/"):
             raise FetchError(f"{url}: several archives are needed; end --url with / for a folder")
         url += source.filename
     # Who pins another hash wants another version, whose size nobody here knows.
     size = None if pin else source.size
-    download(url, path, known_hash=known_hash, size=size, policy=options.policy)
+    hint = f"Home page: {dataset.homepage}"
+    download(url, path, known_hash=known_hash, size=size, hint=hint, policy=options.policy)
     return url
 
 

@@ -260,6 +260,15 @@ def test_a_mirror_serves_the_same_file(server, tmp_path):
     assert server.requests[0]["path"] == "/mirror.zip"
 
 
+def test_a_moved_address_names_the_home_page(server, tmp_path, capsys):
+    dataset, _ = served(server)
+    server.plan = [send(b"", status=404)]
+    assert main([dataset], ["--root", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert "answers 404 Not Found; look whether the address moved" in error
+    assert KVASIR.homepage in error
+
+
 def test_several_archives_make_one_data_set(server, tmp_path, capsys):
     archives = dict(zip(("images.zip", "masks.zip"), map(zipped, isic_files()), strict=True))
     first, second = ISIC2018.sources[:2]
