@@ -18,7 +18,7 @@ SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".pgm", ".ppm", ".pnm")
 )
 LOSSY_FORMATS = ("JPEG", "MPO")  # MPO: the JPEG of cameras that append further pictures
-COLOUR = 256  # read_mask codes a coloured pixel as COLOUR + 0xRRGGBB, a grey one as its value
+COLOUR = 1 << 24  # read_mask codes a coloured pixel as COLOUR + 0xRRGGBB, a grey one as its value
 
 EMPTY = "Empty files of zero bytes: copy or download them again"
 TEXT = "Text instead of a picture (of Git LFS: run `git lfs pull`): fetch the real files"
@@ -68,20 +68,23 @@ def inspect(path: Path) -> Picture:
         raise BrokenPicture(EMPTY)
     try:
         with Image.open(io.BytesIO(data)) as opened:
-            size, mode = opened.size, opened.mode
+            orientation = left = 1
             if opened.format in LOSSY_FORMATS:
                 if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
                     raise BrokenPicture(BROKEN, "the JPEG has no end")
-                orientation = opened.getexif().get(_ORIENTATION, 1)
+                orientation = left = opened.getexif().get(_ORIENTATION, 1)
+                size = opened.size
             elif opened.format == "PNG" and not any(mark in data for mark in _PNG_MARKS):
                 opened.verify()
-                orientation = 1
+                size = opened.size
             else:
-                opened.load()  # a TIFF is upright from here on, its tag is gone
-                size, orientation = opened.size, opened.getexif().get(_ORIENTATION, 1)
+                orientation = opened.getexif().get(_ORIENTATION, 1)
+                opened.load()  # turns a TIFF upright and takes its tag away
+                left = opened.getexif().get(_ORIENTATION, 1)
+                size = opened.size
                 _refuse_stack(opened)
-            width, height = size[::-1] if orientation in _TURNS else size
-            return Picture(width, height, mode, orientation)
+            width, height = size[::-1] if left in _TURNS else size
+            return Picture(width, height, opened.mode, orientation)
     except BrokenPicture:
         raise
     except Exception as error:  # Pillow's plugins raise many types on damaged files
@@ -166,7 +169,8 @@ def to_bytes(pixels: np.ndarray) -> np.ndarray:
 def _decode(path: Path) -> tuple[Image.Image, bool]:
     """Return the decoded picture, upright, and whether it came from a lossy format."""
     try:
-        with Image.open(path) as opened:
+        # Not from the path: Pillow 13 maps uncompressed TIFFs from there and garbles turned ones.
+        with Image.open(io.BytesIO(path.read_bytes())) as opened:
             opened.load()
             return ImageOps.exif_transpose(opened), opened.format in LOSSY_FORMATS
     except Exception as error:  # Pillow's plugins raise many types on damaged files
