@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from lib.data.dataset import SegmentationDataset
 from lib.data.errors import DataError
@@ -63,7 +62,7 @@ def draw(modality: str, domain: str, *, seed: int, index: int, size: int):
     painter = PAINTERS[modality]
     words = (seed, index, MODALITIES.index(modality), DOMAINS.index(domain))
     image, mask = painter.draw(np.random.default_rng(words), size, painter.LOOKS[domain])
-    return np.rint(image * 255).astype(np.uint8), mask.astype(np.uint8)
+    return np.rint(image.transpose(1, 2, 0) * 255).astype(np.uint8), mask.astype(np.uint8)
 
 
 class SyntheticDataset(SegmentationDataset):
@@ -125,8 +124,7 @@ class SyntheticDataset(SegmentationDataset):
         """Draw all pictures into a folder beside the final one, and rename it when complete."""
         images = np.empty((len(self), self.size, self.size, 3), np.uint8)
         masks = np.empty(images.shape[:3], np.uint8)
-        progress = tqdm(range(len(self)), desc=self.title, leave=False, delay=1)
-        for index in progress:
+        for index in range(len(self)):
             images[index], masks[index] = draw(
                 self.modality, self.domain, seed=self.seed, index=index, size=self.size
             )
@@ -136,9 +134,13 @@ class SyntheticDataset(SegmentationDataset):
             complete.mkdir()
             np.save(complete / "images.npy", images)
             np.save(complete / "masks.npy", masks)
-            if not self._cached():  # another process may have been faster
+            if not self._cached():  # damaged, if there at all
                 shutil.rmtree(self._folder, ignore_errors=True)
+            try:
                 complete.rename(self._folder)
+            except OSError:  # another process was faster
+                if not self._cached():
+                    raise
 
 
 def _source_digest() -> str:

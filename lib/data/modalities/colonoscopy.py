@@ -12,11 +12,13 @@ from lib.data.modalities.painting import (
     blur,
     contour,
     coordinates,
+    darken,
     edge,
     exposure,
     fractal_noise,
     mix,
     path,
+    plain,
     shading,
     shape,
     smooth_noise,
@@ -45,7 +47,7 @@ LOOKS = {
 
 
 def draw(rng: Generator, size: int, look: Look) -> tuple[np.ndarray, np.ndarray]:
-    """One frame (`H x W x 3` in [0, 1]) and the mask of its polyps (`H x W` bool)."""
+    """One frame (`3 x H x W` in [0, 1]) and the mask of its polyps (`H x W` bool)."""
     rows, columns = coordinates(size)
     contrast = rng.uniform(*look.contrast)
     lumen = rng.uniform(-0.8, 0.8, 2)
@@ -62,20 +64,20 @@ def draw(rng: Generator, size: int, look: Look) -> tuple[np.ndarray, np.ndarray]
         image = _polyp_surface(rng, image, depth, inside, contrast)
 
     height = height + 0.004 * fractal_noise(rng, size, 12, 3)
-    light = np.array([*rng.uniform(-0.6, 0.6, 2), 0.8])
+    light = np.array([*rng.uniform(-0.8, 0.8, 2), 0.8])
     diffuse, towards = shading(height, light)
     # The lamp sits at the camera: what is farther away, along the lumen, is darker.
     near = np.clip(
         0.25 + 0.75 * step(distance - rng.uniform(0.1, 0.3), rng.uniform(0.5, 1.0)), 0, 1
     )
-    image = image * (diffuse * near)[..., None] * rng.uniform(1.25, 1.7)
+    image = image * (diffuse * near) * rng.uniform(1.05, 1.45)
     wet = smooth_noise(rng, size, 14) + 0.8 * smooth_noise(rng, size, 40)
     glint = step(towards - rng.uniform(0.985, 0.995), 0.008) * step(wet - 1.5, 0.4)
     image = mix(image, (1.0, 0.98, 0.95), glint)
     image = _bubbles(rng, image)
     image = exposure(rng, np.clip(image, 0, 1), look)
     visible = _field_of_view(rng, rows, columns)
-    return image * visible[..., None], mask & (visible > 0.5)
+    return image * visible, mask & (visible > 0.5)
 
 
 def _colon(rng: Generator, size: int, lumen) -> tuple[np.ndarray, np.ndarray]:
@@ -97,9 +99,8 @@ def _mucosa(rng: Generator, size: int) -> np.ndarray:
     """Colour of the wall: pink to orange, blotchy, with fine vessels."""
     pale, deep = np.array([0.88, 0.62, 0.50]), np.array([0.72, 0.36, 0.28])
     base = pale + (deep - pale) * rng.random() + rng.normal(0, 0.02, 3)
-    image = np.broadcast_to(base.astype(np.float32), (size, size, 3))
-    blotches = 0.06 * fractal_noise(rng, size, 4, 4)
-    image = image + blotches[..., None] * np.array([0.6, 1.0, 1.0], np.float32)
+    image = plain(base, size)
+    image = darken(image, (0.05, 0.11, 0.13), fractal_noise(rng, size, 4, 4))
     points = [
         path(rng, rng.uniform(-1, 1, 2), rng.uniform(0, 6.28), rng.uniform(0.3, 1.0), 0.5)
         for _ in range(rng.integers(4, 14))
@@ -110,7 +111,7 @@ def _mucosa(rng: Generator, size: int) -> np.ndarray:
 
 def _patches(rng: Generator, image: np.ndarray) -> np.ndarray:
     """Flat red, pale or yellow areas that share a polyp's outline and colour, not its height."""
-    size = image.shape[0]
+    size = image.shape[1]
     for _ in range(rng.integers(1, 4)):
         colour = [(0.75, 0.25, 0.2), (0.9, 0.7, 0.6), (0.8, 0.65, 0.25)][rng.integers(3)]
         radii = contour(rng, roughness=0.25)
@@ -136,31 +137,31 @@ def _polyp(rng: Generator, size: int, lumen, look: Look) -> tuple[np.ndarray, np
         angle=rng.uniform(0, np.pi),
     )
     # A parabola, smoothed: the rise starts gently enough to be seen by its shading, not its edge.
-    dome = 1 - (1 - np.clip(depth / radius, 0, 1)) ** 2
+    dome = (1 - (1 - np.clip(depth / radius, 0, 1)) ** 2) ** rng.uniform(1.0, 1.8)
     return depth, blur(dome, 0.1 * radius) * rng.uniform(0.35, 0.75) * radius
 
 
 def _polyp_surface(rng: Generator, image, depth, inside, contrast: float) -> np.ndarray:
     """Texture and faint colour of a polyp, and the dark rim where it leaves the wall."""
-    size = image.shape[0]
+    size = image.shape[1]
     colour = [(0.85, 0.45, 0.38), (0.68, 0.28, 0.24), (0.9, 0.72, 0.58)][rng.integers(3)]
     surface = mix(image, colour, 0.55 * contrast * rng.random())
     grain = smooth_noise(rng, size, int(rng.integers(24, 48)))
-    surface = surface * (1 + 0.07 * contrast * grain[..., None])
-    rim = np.exp(-((depth / 0.02) ** 2)) * rng.uniform(0.0, 0.2) * contrast
-    image = image + (surface - image) * inside[..., None]
-    return image * (1 - rim[..., None])
+    surface = surface * (1 + 0.07 * contrast * grain)
+    rim = np.exp(-((depth / 0.02) ** 2)) * rng.uniform(0.0, 0.15) * contrast
+    image = image + (surface - image) * inside
+    return image * (1 - rim)
 
 
 def _bubbles(rng: Generator, image: np.ndarray) -> np.ndarray:
     """Small bright rings of foam."""
-    size = image.shape[0]
-    rows, columns = coordinates(size)
+    rings = np.zeros(image.shape[1:], np.float32)
+    rows, columns = coordinates(image.shape[1])
     for _ in range(rng.integers(0, 5)):
         y, x = rng.uniform(-1, 1, 2)
         ring = np.hypot(rows - y, columns - x) - rng.uniform(0.02, 0.05)
-        image = mix(image, (0.95, 0.9, 0.85), 0.5 * np.exp(-((ring / 0.008) ** 2)))
-    return image
+        rings += np.exp(-((ring / 0.008) ** 2))
+    return mix(image, (0.95, 0.9, 0.85), 0.5 * rings)
 
 
 def _field_of_view(rng: Generator, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from lib.data.modalities.painting import (
     fractal_noise,
     mix,
     path,
+    plain,
     shape,
     smooth_noise,
     step,
@@ -48,7 +49,7 @@ PIGMENT = np.array(
 
 
 def draw(rng: Generator, size: int, look: Look) -> tuple[np.ndarray, np.ndarray]:
-    """One picture (`H x W x 3` in [0, 1]) and the mask of its lesion (`H x W` bool)."""
+    """One picture (`3 x H x W` in [0, 1]) and the mask of its lesion (`H x W` bool)."""
     tone = (len(SKIN) - 1.01) * rng.beta(1, 1.8)  # more light skins than dark, as in archives
     skin = SKIN[int(tone)] + (tone % 1) * (SKIN[int(tone) + 1] - SKIN[int(tone)])
     image = _skin(rng, size, skin)
@@ -62,10 +63,10 @@ def draw(rng: Generator, size: int, look: Look) -> tuple[np.ndarray, np.ndarray]
 
 def _skin(rng: Generator, size: int, skin: np.ndarray) -> np.ndarray:
     """Skin with fine lines, redness and freckles."""
-    image = np.broadcast_to(skin.astype(np.float32), (size, size, 3))
-    image = image * (1 + 0.05 * fractal_noise(rng, size, 3, 5))[..., None]
+    image = plain(skin, size)
+    image = image * (1 + 0.05 * fractal_noise(rng, size, 3, 5))
     lines = np.abs(smooth_noise(rng, size, 30)) * np.abs(smooth_noise(rng, size, 44, 24))
-    image = image * (1 - 0.06 * np.exp(-((lines / 0.1) ** 2)))[..., None]
+    image = image * (1 - 0.06 * np.exp(-((lines / 0.1) ** 2)))
     for _ in range(rng.integers(0, 4)):  # redness
         blob = shape(
             size, rng.uniform(-1, 1, 2), rng.uniform(0.1, 0.45), contour(rng, roughness=0.25)
@@ -93,7 +94,7 @@ def _lesion(rng: Generator, size: int, look: Look) -> tuple[np.ndarray, float]:
 
 def _pigment(rng: Generator, image, depth, radius: float, skin, contrast: float) -> np.ndarray:
     """Two or three colours in patches, network, globules and pale regression, softly bordered."""
-    size = image.shape[0]
+    size = image.shape[1]
     # The darker the skin, the darker its lesions.
     colours = PIGMENT[rng.choice(len(PIGMENT), 3, p=(0.4, 0.25, 0.1, 0.1, 0.15))] * (
         0.4 + 0.7 * skin
@@ -104,19 +105,19 @@ def _pigment(rng: Generator, image, depth, radius: float, skin, contrast: float)
         inside = mix(inside, colour, rng.uniform(0.5, 0.95) * where)
     mesh = np.abs(smooth_noise(rng, size, int(rng.integers(22, 34))))
     network = np.exp(-((mesh / 0.35) ** 2)) * step(smooth_noise(rng, size, 3), 1.0)
-    inside = inside * (1 - rng.uniform(0.0, 0.4) * network)[..., None]
+    inside = inside * (1 - rng.uniform(0.0, 0.4) * network)
     globules = step(smooth_noise(rng, size, 26) - 1.3, 0.3) * step(smooth_noise(rng, size, 3), 1.0)
-    inside = inside * (1 - rng.uniform(0.0, 0.5) * globules)[..., None]
+    inside = inside * (1 - rng.uniform(0.0, 0.5) * globules)
     pale = step(fractal_noise(rng, size, 3, 3) - rng.uniform(0.7, 1.6), 0.5)
     inside = mix(inside, np.minimum(skin * 1.15, 1), rng.uniform(0.4, 0.9) * pale)
     border = step(depth, rng.uniform(0.04, 0.35) * radius)
     strength = np.clip(contrast * (0.9 + 0.2 * smooth_noise(rng, size, 3)), 0, 1)
-    return image + (inside - image) * (border * strength)[..., None]
+    return image + (inside - image) * (border * strength)
 
 
 def _marks(rng: Generator, image: np.ndarray) -> np.ndarray:
     """Ruler, ink and calibration sticker, each in some pictures."""
-    size = image.shape[0]
+    size = image.shape[1]
     rows, columns = coordinates(size)
     if rng.random() < 0.3:
         turn, place = rng.normal(0, 0.2), rng.uniform(0.6, 0.9) * rng.choice((-1, 1))
@@ -146,7 +147,7 @@ def _hair(rng: Generator, image: np.ndarray) -> np.ndarray:
     """Thin curved dark (or grey) hairs across everything, in two of three pictures."""
     if rng.random() < 0.35:
         return image
-    size = image.shape[0]
+    size = image.shape[1]
     lean = rng.uniform(0, 2 * np.pi)
     hairs = [
         path(rng, rng.uniform(-1.1, 1.1, 2), lean + rng.normal(0, 0.5), rng.uniform(0.6, 1.8), 0.35)
@@ -160,7 +161,7 @@ def _hair(rng: Generator, image: np.ndarray) -> np.ndarray:
 
 def _light(rng: Generator, image: np.ndarray) -> np.ndarray:
     """Uneven light, a dark or black vignette, and glints of the contact gel."""
-    size = image.shape[0]
+    size = image.shape[1]
     rows, columns = coordinates(size)
     distance = np.hypot(rows, columns)
     slope = rng.normal(0, 0.1, 2)
@@ -168,5 +169,5 @@ def _light(rng: Generator, image: np.ndarray) -> np.ndarray:
     if rng.random() < 0.3:
         lit = lit * step(rng.uniform(1.0, 1.25) - distance, rng.uniform(0.02, 0.3))
     gel = step(smooth_noise(rng, size, 34) - rng.uniform(2.8, 4.5), 0.4)
-    image = np.clip(image * np.maximum(lit, 0.02)[..., None], 0, 1)
+    image = np.clip(image * np.maximum(lit, 0.02), 0, 1)
     return mix(image, (1.0, 1.0, 1.0), 0.6 * gel)

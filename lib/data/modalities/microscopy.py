@@ -1,6 +1,6 @@
 """Fluorescence microscopy: stained nuclei, touching and of very different brightness.
 
-The target are the nuclei in focus. Uneven light, haze from nuclei out of focus, bright debris and
+The targets are the nuclei in focus. Uneven light, haze from nuclei out of focus, bright debris and
 cytoplasm that glows as brightly as a faint nucleus keep one threshold from finding them.
 """
 
@@ -15,6 +15,7 @@ from lib.data.modalities.painting import (
     coordinates,
     exposure,
     fractal_noise,
+    grey,
     pixel_noise,
     smooth_noise,
     step,
@@ -41,7 +42,7 @@ LOOKS = {
 
 
 def draw(rng: Generator, size: int, look: Look) -> tuple[np.ndarray, np.ndarray]:
-    """One field of view (`H x W x 3` in [0, 1]) and the mask of its nuclei (`H x W` bool)."""
+    """One field of view (`3 x H x W` in [0, 1]) and the mask of its nuclei (`H x W` bool)."""
     rows, columns = coordinates(size)
     zoom, contrast = rng.uniform(*look.scale), rng.uniform(*look.contrast)
     radius = rng.uniform(0.06, 0.11) * zoom
@@ -59,13 +60,13 @@ def draw(rng: Generator, size: int, look: Look) -> tuple[np.ndarray, np.ndarray]
     signal = signal + _out_of_focus(rng, size, radius)
     signal = signal + _debris(rng, size)
     # Uneven light acts on all that glows; the camera's offset does not.
-    tilt = rng.normal(0, 0.3, 2)
-    lamp = np.exp(tilt[0] * rows + tilt[1] * columns + 0.3 * smooth_noise(rng, size, 2))
+    tilt = rng.normal(0, 0.5, 2)
+    lamp = np.exp(tilt[0] * rows + tilt[1] * columns + 0.4 * smooth_noise(rng, size, 2))
     signal = np.clip(signal * lamp, 0, None) + rng.uniform(0.01, 0.06)
     photons = rng.uniform(60, 400)
-    signal = signal + np.sqrt(signal / photons) * pixel_noise(rng, size)[..., 0]
-    image = np.repeat(np.clip(signal, 0, 1)[..., None], 3, axis=2)
-    return exposure(rng, image.astype(np.float32), look), depth > 0
+    signal = signal + np.sqrt(signal / photons) * pixel_noise(rng, size)[0]
+    signal = 1 - np.exp(-1.3 * np.clip(signal, 0, None))  # a display curve that seldom saturates
+    return exposure(rng, grey(signal), look), depth > 0
 
 
 def _cells(rng: Generator, radius: float) -> tuple[np.ndarray, np.ndarray]:
@@ -80,7 +81,7 @@ def _cells(rng: Generator, radius: float) -> tuple[np.ndarray, np.ndarray]:
         others = centres[kept]
         if not kept or np.hypot(*(others - centre).T).min() > 1.5 * radius:
             kept.append(index)
-    return centres[kept], np.exp(rng.normal(-1.0, 0.5, len(kept)).clip(-1.8, 0.2))
+    return centres[kept], np.exp(rng.normal(-1.0, 0.65, len(kept)).clip(-2.1, 0.2))
 
 
 def _nuclei(rng: Generator, size: int, centres, radius: float, bright):
@@ -108,13 +109,13 @@ def _nuclei(rng: Generator, size: int, centres, radius: float, bright):
 def _cytoplasm(rng: Generator, size: int, depth, radius: float) -> np.ndarray:
     """A patchy glow around nuclei."""
     around = blur((depth > 0).astype(np.float32), rng.uniform(0.6, 1.2) * radius)
-    return rng.uniform(0.03, 0.2) * around * np.exp(0.5 * fractal_noise(rng, size, 6, 4))
+    return rng.uniform(0.05, 0.4) * around * np.exp(0.5 * fractal_noise(rng, size, 6, 4))
 
 
 def _out_of_focus(rng: Generator, size: int, radius: float) -> np.ndarray:
     """Nuclei above or below the plane: large soft blobs that are no targets."""
-    count = int(rng.integers(2, 10))
-    places, bright = rng.uniform(-1, 1, (count, 2)), rng.uniform(0.15, 0.6, count)
+    count = int(rng.integers(4, 18))
+    places, bright = rng.uniform(-1, 1, (count, 2)), rng.uniform(0.2, 0.9, count)
     depth, light = _nuclei(rng, size, places, 1.2 * radius, bright)
     return blur(light * (depth > 0), rng.uniform(0.5, 0.9) * radius)
 

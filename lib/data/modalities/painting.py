@@ -1,8 +1,8 @@
 """What all drawn modalities share: smooth noise, closed contours, tubes, shading and exposure.
 
-Fields are `H x W` float32 arrays. Positions and lengths are in half sides of the image: rows and
-columns run from -1 to 1 whatever the size, so one seed gives one scene at any resolution. For that
-reason noise of every single pixel, and only that, is drawn from a generator of its own.
+Fields are `H x W` float32 arrays, images `3 x H x W`. Positions and lengths are in half sides of
+the image: rows and columns run from -1 to 1 whatever the size, so one seed gives one scene at any
+resolution. For that reason noise of single pixels, and only that, has a generator of its own.
 """
 
 from dataclasses import dataclass
@@ -73,16 +73,16 @@ def fractal_noise(
 
 
 def pixel_noise(rng: Generator, size: int, channels: int = 1) -> np.ndarray:
-    """Independent Gaussian noise a pixel, `size x size x channels`, from a child generator."""
-    return rng.spawn(1)[0].standard_normal((size, size, channels), dtype=np.float32)
+    """Independent Gaussian noise a pixel, `channels x size x size`, from a child generator."""
+    return rng.spawn(1)[0].standard_normal((channels, size, size), dtype=np.float32)
 
 
 def blur(field: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur of `H x W` or `H x W x C`; sigma in half sides."""
-    pixels = sigma * field.shape[0] / 2
+    """Gaussian blur of a field or an image; sigma in half sides."""
+    pixels = sigma * field.shape[-1] / 2
     if pixels < 0.2:
         return field
-    return gaussian_filter(field, pixels, axes=(0, 1), truncate=3, mode="nearest")
+    return gaussian_filter(field, pixels, axes=(-2, -1), truncate=3, mode="nearest")
 
 
 def contour(rng: Generator, *, roughness: float, waves: int = 12, fall: float = 1.2) -> np.ndarray:
@@ -175,24 +175,38 @@ def shading(height: np.ndarray, light, ambient: float = 0.35) -> tuple[np.ndarra
     return ambient + (1 - ambient) * np.clip(cosine, 0, 1), np.clip(towards, 0, 1)
 
 
+def plain(colour, size: int) -> np.ndarray:
+    """An image of one RGB colour (read only)."""
+    return np.broadcast_to(_planes(colour), (3, size, size))
+
+
 def mix(image: np.ndarray, colour, amount) -> np.ndarray:
-    """Blend `H x W x 3` towards an RGB colour (or image) by `amount` (`H x W` or a number)."""
-    amount = np.asarray(amount, np.float32)[..., None]
-    return image + (np.asarray(colour, np.float32) - image) * amount
+    """Blend an image towards an RGB colour by `amount` (a field or a number)."""
+    return image + (_planes(colour) - image) * np.asarray(amount, np.float32)
+
+
+def darken(image: np.ndarray, colour, amount) -> np.ndarray:
+    """Take the share `colour` (RGB) of each channel away, times `amount` (a field)."""
+    return image * (1 - _planes(colour) * np.asarray(amount, np.float32))
 
 
 def grey(field: np.ndarray) -> np.ndarray:
-    """A field as a grey `H x W x 3` image."""
-    return np.repeat(field[..., None], 3, axis=2)
+    """A field as a grey image."""
+    return np.repeat(field[None], 3, axis=0)
 
 
 def exposure(rng: Generator, image: np.ndarray, look: Look) -> np.ndarray:
     """The camera: blur, tone curve, tint and noise of a domain. Returns values in [0, 1]."""
-    size = image.shape[0]
+    size = image.shape[1]
     image = np.clip(blur(image, rng.uniform(*look.blur)), 0, 1) ** rng.uniform(*look.gamma)
-    tint = np.asarray(look.colour[0]), np.asarray(look.colour[1])
-    image = image * (tint[0] + (tint[1] - tint[0]) * rng.random()).astype(np.float32)
+    dark, light = _planes(look.colour[0]), _planes(look.colour[1])
+    image = image * (dark + (light - dark) * np.float32(rng.random()))
     # Sensor noise, weaker in the dark; half of it common to the channels.
-    level = rng.uniform(*look.noise) * (0.4 + 0.6 * image.mean(axis=2, keepdims=True))
+    level = rng.uniform(*look.noise) * (0.4 + 0.6 * image.mean(axis=0))
     noise = pixel_noise(rng, size, 3) * 0.7 + pixel_noise(rng, size) * 0.7
     return np.clip(image + level * noise, 0, 1).astype(np.float32)
+
+
+def _planes(colour) -> np.ndarray:
+    """An RGB colour in a shape that broadcasts against images."""
+    return np.asarray(colour, np.float32)[:, None, None]

@@ -54,7 +54,7 @@ LOOKS = {
 
 
 def draw(rng: Generator, size: int, look: ProbeLook) -> tuple[np.ndarray, np.ndarray]:
-    """One scan (`H x W x 3` in [0, 1]) and the mask of its lesion (`H x W` bool, maybe empty)."""
+    """One scan (`3 x H x W` in [0, 1]) and the mask of its lesion (`H x W` bool, maybe empty)."""
     rows, columns = coordinates(size)
     down = (rows + 1) / 2
     echo = _tissue(rng, size)  # echo strength in nepers: its logarithm

@@ -6,10 +6,10 @@ bubble below the diaphragm are dark too, and the lungs differ in exposure and ho
 
 import numpy as np
 from numpy.random import Generator
+from scipy.ndimage import uniform_filter
 
 from lib.data.modalities.painting import (
     Look,
-    blur,
     contour,
     coordinates,
     edge,
@@ -44,7 +44,7 @@ LOOKS = {
 
 
 def draw(rng: Generator, size: int, look: Look) -> tuple[np.ndarray, np.ndarray]:
-    """One radiograph (`H x W x 3` in [0, 1], grey) and the mask of both lungs (`H x W` bool)."""
+    """One radiograph (`3 x H x W` in [0, 1], grey) and the mask of both lungs (`H x W` bool)."""
     y, x = _chest_coordinates(rng, size, look)
     contrast = rng.uniform(*look.contrast)
     lungs, inner, base = _lungs(rng, y, x)
@@ -182,9 +182,9 @@ def _stomach_gas(rng: Generator, y, x) -> np.ndarray:
 def _exposed(rng: Generator, film: np.ndarray, size: int, body: np.ndarray) -> np.ndarray:
     """Scatter, uneven exposure, collimation and a side marker."""
     rows, columns = coordinates(size)
-    film = film + 0.3 * (blur(film, 0.25) - film.mean())
+    film = film + 0.3 * (uniform_filter(film, size // 2, mode="nearest") - film.mean())
     tilt = rng.normal(0, 0.1, 2)
-    film = film + (tilt[0] * rows + tilt[1] * columns) * body + rng.uniform(-0.05, 0.15)
+    film = film + (tilt[0] * rows + tilt[1] * columns) * body + rng.uniform(-0.12, 0.1)
     if rng.random() < 0.5:
         marker = np.maximum(np.abs(rows + 0.85), np.abs(columns - 0.85 * rng.choice((-1, 1))))
         film = film + 0.8 * step(rng.uniform(0.02, 0.05) - marker, edge(size))
