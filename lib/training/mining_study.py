@@ -9,7 +9,7 @@ checkpoints and records, so a study that was interrupted goes on where it stoppe
 import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -40,7 +40,8 @@ RUNS = {
     CONTINUOUS: {"source": "sam", "rounds": 5},
     UPPER: {"source": "truth"},
 }
-MASKS = "masks of the unlabelled images"  # the record of control (d)
+MASKS = "masks of the unlabelled images"  # the record of control (d), and who draws them:
+PAINTERS = {"network": "network", "SAM": "sam", UPPER: "truth"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,7 @@ class Cell:
     fraction: float
     seed: int
     config: StudyConfig
-    sam: FrozenSam | None
+    sam: FrozenSam
     results: Path
     checkpoints: Path | None = None
     progress: bool | Callable = True
@@ -105,6 +106,16 @@ class Cell:
 
 def run_cell(cell: Cell) -> list[Record]:
     """Train f0 and every run of the study from it; write and return one record a run."""
+    f0, record = train_first(cell)
+    records = [record]
+    if cell.unlabelled:
+        records.append(mask_quality(cell, f0.network))
+    runs = cell.config.runs if cell.unlabelled else (LONGER,)
+    return records + [fine_tune(cell, name, f0.network)[1] for name in runs]
+
+
+def train_first(cell: Cell) -> tuple[Supervised, Record]:
+    """Train f0 on the labelled images alone: where all other runs start."""
     torch.manual_seed(cell.seed)
     f0 = Supervised(
         SupervisedConfig(learning_rate=cell.config.learning_rate),
@@ -114,32 +125,51 @@ def run_cell(cell: Cell) -> list[Record]:
             classes=cell.dataset.classes,
         ),
     )
-    records = [_train(cell, SUPERVISED, f0, cell.config.first_steps, labelled=cell.config.batch)]
-    if cell.unlabelled and cell.sam is not None:
-        records.append(_mask_quality(cell, f0.network))
-    for name in cell.config.runs:
-        if name == LONGER or cell.unlabelled:
-            records.append(_fine_tune(cell, name, f0.network))
-    return records
+    steps, batch = cell.config.first_steps, cell.config.batch
+    return f0, _train(cell, SUPERVISED, f0, steps, labelled=batch)
 
 
-def _fine_tune(cell: Cell, name: str, f0: nn.Module) -> Record:
-    """One run of the study from a copy of f0."""
-    config = KnowledgeMiningConfig(
-        learning_rate=cell.config.fine_learning_rate, prompts=_prompts(cell.config), **RUNS[name]
-    )
-    method = KnowledgeMining(
+def fine_tune(cell: Cell, name: str, f0: nn.Module) -> tuple[KnowledgeMining, Record]:
+    """One of `RUNS`, from a copy of f0."""
+    method = mining(cell, KnowledgeMiningConfig(**_shared(cell), **RUNS[name]), copy.deepcopy(f0))
+    half = cell.config.batch // 2
+    labelled, unlabelled = (cell.config.batch, 0) if name == LONGER else (half, half)
+    steps = cell.config.fine_steps
+    return method, _train(cell, name, method, steps, labelled=labelled, unlabelled=unlabelled)
+
+
+def mining(cell: Cell, config: KnowledgeMiningConfig, network: nn.Module) -> KnowledgeMining:
+    """Join the cell's parts to a method; only the source "truth" is given the true masks."""
+    return KnowledgeMining(
         config,
-        network=copy.deepcopy(f0),
+        network=network,
         pseudo=PseudoLabels(cell.unlabelled, (cell.config.size, cell.config.size)),
         sam=cell.sam,
         sam_image=cell.sam_dataset.image,
         truth=cell.dataset.mask if config.source == "truth" else None,
     )
-    half = cell.config.batch // 2
-    labelled, unlabelled = (cell.config.batch, 0) if name == LONGER else (half, half)
-    steps = cell.config.fine_steps
-    return _train(cell, name, method, steps, labelled=labelled, unlabelled=unlabelled)
+
+
+def mask_quality(cell: Cell, network: nn.Module) -> Record:
+    """Score on U what three painters draw: the network, SAM on its prompts, SAM on true prompts.
+
+    Control (d). It reads the masks of unlabelled images to report on them; training never does.
+    """
+    origin, began = provenance(), time.monotonic()
+    rows = {}
+    for painter, source in PAINTERS.items():
+        method = mining(cell, KnowledgeMiningConfig(source=source, **_shared(cell)), network)
+        method.mine_all(cell.dataset, cell.unlabelled)
+        masks, valid = method.pseudo.get(cell.unlabelled)
+        rows[painter] = [
+            {"name": cell.dataset.names[i], "labelled": float(ok)}
+            | score_image(mask, cell.dataset.mask(i), classes=cell.dataset.classes)
+            for i, mask, ok in zip(cell.unlabelled, masks, valid, strict=True)
+        ]
+    record = _record(cell, MASKS, rows, origin)
+    record.seconds = time.monotonic() - began
+    write_record(record, cell.results)
+    return record
 
 
 def _train(
@@ -180,36 +210,6 @@ def _train(
     return record
 
 
-def _mask_quality(cell: Cell, network: nn.Module) -> Record:
-    """Score on U what three painters draw: the network, SAM on its prompts, SAM on true prompts.
-
-    Control (d). It reads the masks of unlabelled images to report on them; training never does.
-    """
-    origin, began = provenance(), time.monotonic()
-    rows = {}
-    for painter, source in (("network", "network"), ("SAM", "sam"), (UPPER, "truth")):
-        pseudo = PseudoLabels(cell.unlabelled, (cell.config.size, cell.config.size))
-        method = KnowledgeMining(
-            KnowledgeMiningConfig(source=source, prompts=_prompts(cell.config)),
-            network=network,
-            pseudo=pseudo,
-            sam=cell.sam,
-            sam_image=cell.sam_dataset.image,
-            truth=cell.dataset.mask if source == "truth" else None,
-        )
-        method.mine_all(cell.dataset, cell.unlabelled)
-        masks, valid = pseudo.get(cell.unlabelled)
-        rows[painter] = [
-            {"name": cell.dataset.names[i], "labelled": float(ok)}
-            | score_image(mask, cell.dataset.mask(i), classes=cell.dataset.classes)
-            for i, mask, ok in zip(cell.unlabelled, masks, valid, strict=True)
-        ]
-    record = _record(cell, MASKS, rows, origin)
-    record.seconds = time.monotonic() - began
-    write_record(record, cell.results)
-    return record
-
-
 def _record(cell: Cell, name: str, rows: dict[str, Sequence[dict]], origin: dict) -> Record:
     parameters = asdict(cell.config)
     for key in ("runs", "device"):  # which other runs there were changes nothing in this one
@@ -241,8 +241,10 @@ def _summary(history: History, log: list[dict]) -> dict:
     }
 
 
-def _prompts(config: StudyConfig) -> PromptConfig:
-    return replace(PromptConfig(), mode=config.prompt_mode, keep=config.keep)
+def _shared(cell: Cell) -> dict:
+    """What all runs have in common."""
+    prompts = PromptConfig(mode=cell.config.prompt_mode, keep=cell.config.keep)
+    return {"learning_rate": cell.config.fine_learning_rate, "prompts": prompts}
 
 
 def _slug(cell: Cell, name: str) -> str:

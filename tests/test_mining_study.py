@@ -1,0 +1,97 @@
+"""The study: one record a run, from one common start, found again when it is called again."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lib.data.dataset import SegmentationDataset
+from lib.data.splits import make_split
+from lib.evaluation.records import read_records
+from lib.sam.frozen import FrozenSam
+from lib.sam.small import build_small_sam
+from lib.training import mining_study
+from lib.training.mining_study import MASKS, RUNS, SUPERVISED, Cell, StudyConfig, run_cell
+
+CONFIG = StudyConfig(size=32, sam_size=32, encoder="resnet18", first_steps=2, fine_steps=2, batch=4)
+
+
+class Discs(SegmentationDataset):
+    """Bright discs of different places and sizes."""
+
+    def __init__(self):
+        names = [f"disc{i:02d}" for i in range(20)]
+        super().__init__(names=names, size=32, title="Discs")
+
+    def _load_mask(self, index):
+        y, x = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+        inside = (x - 8 - index % 5 * 3) ** 2 + (y - 10 - index // 5 * 3) ** 2 < (
+            5 + index % 3
+        ) ** 2
+        return inside.to(torch.uint8).numpy()
+
+    def _load_image(self, index):
+        return 60 + 120 * self._load_mask(index)
+
+
+@pytest.fixture(scope="module")
+def cell(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    torch.manual_seed(0)
+    return Cell(
+        dataset=Discs(),
+        sam_dataset=Discs(),
+        split=make_split(Discs(), val=4, test=4, near_duplicates=False),
+        fraction=0.5,
+        seed=1,
+        config=CONFIG,
+        sam=FrozenSam(build_small_sam()),
+        results=folder / "results",
+        checkpoints=folder / "checkpoints",
+        progress=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def records(cell):
+    return run_cell(cell)
+
+
+def test_every_run_leaves_a_record(cell, records):
+    methods = {SUPERVISED, MASKS, *RUNS}
+    assert {record.method for record in records} == methods
+    stored = read_records(cell.results)
+    assert {record.method for record in stored} == methods
+    assert {record.labelled_count for record in stored} == {6}
+    for record in stored:
+        rows = record.per_image.values()
+        assert {len(r) for r in rows} == {6 if record.method == MASKS else 4}
+
+
+def test_parts_do_not_overlap_and_test_images_are_scored(cell, records):
+    parts = [cell.labelled, cell.unlabelled, cell.val, cell.test]
+    assert sum(map(len, parts)) == len(set().union(*parts)) == 20
+    names = [row["name"] for row in records[0].per_image["last"]]
+    assert names == [cell.dataset.names[i] for i in cell.test]
+
+
+def test_rounds_are_written_down(records):
+    rounds = {record.method: len(record.history.get("rounds", [])) for record in records}
+    assert rounds["one-time mining"] == 1
+    assert rounds["continuous mining"] == 2  # five rounds do not fit into two steps
+    assert rounds["supervised, more steps"] == 0
+
+
+def test_a_second_call_trains_nothing_and_finds_the_same(cell, records, monkeypatch):
+    def no_step(*_):
+        raise AssertionError("a finished run was trained again")
+
+    monkeypatch.setattr(mining_study.Supervised, "step", no_step)
+    monkeypatch.setattr(mining_study.KnowledgeMining, "step", no_step)
+    again = run_cell(cell)
+    assert [r.scores for r in again] == [r.scores for r in records]
+
+
+def test_all_labels_leave_nothing_to_mine(cell, tmp_path):
+    full = replace(cell, fraction=1.0, results=tmp_path, checkpoints=None)
+    assert [r.method for r in run_cell(full)] == [SUPERVISED, "supervised, more steps"]
