@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -12,7 +11,7 @@ import warnings
 
 import pytest
 import torch
-from tiny_training import TwinsConfig, quality, same, stream, twins
+from tiny_training import TwinsConfig, processes, quality, same, stream, twins
 
 from lib.training import checkpoint as checkpoint_module
 from lib.training.checkpoint import read_checkpoint
@@ -108,8 +107,7 @@ def test_killed_at_random_steps_and_resumed_ends_bit_identical(tmp_path):
     print(f"kill points drawn with seed {seed}")  # pytest shows it when the test fails
     points = sorted(random.Random(seed).sample(range(1, STEPS), 6))
     ways = ["after step", "half written", "after step", "before renaming", "after renaming", "any"]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lib.training.loop", "lib.losses.segmentation"])
+    context = processes()
 
     def start(name, where="nowhere", step=0):
         process = context.Process(target=child, args=(tmp_path / name, where, step))

@@ -9,13 +9,16 @@ from typing import Any
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
+from lib.display.charts import running_mean
+from lib.display.style import BLUE, ORANGE, WIDTH
+
 
 class LiveCurve:
     """Loss and validation score, redrawn every few seconds; ``fit(..., progress=LiveCurve())``.
 
     In a notebook the curve is drawn under a progress line. In a terminal there is the line alone.
     Under CI (environment variable CI) there is neither, so that executed notebooks do not hold
-    seconds and rates. The last curve stays; ``loss_curve`` draws the same for a fixed figure.
+    seconds and rates: draw the finished run with ``loss_curves``.
     """
 
     def __init__(self, *, every: float = 2.0, logarithmic: bool = False):
@@ -52,8 +55,7 @@ class LiveCurve:
 
         history, total = self._last
         picture = io.BytesIO()
-        figure = loss_curve(history, total=total, logarithmic=self.logarithmic)
-        figure.savefig(picture, format="png", dpi=90)
+        _figure(history, total, self.logarithmic).savefig(picture, format="png", dpi=80)
         image = Image(data=picture.getvalue())
         if self._display is None:
             self._display = display(image, display_id=True)
@@ -62,38 +64,21 @@ class LiveCurve:
         self._drawn = time.monotonic()
 
 
-def loss_curve(history: Any, *, total: int | None = None, logarithmic: bool = False) -> Figure:
-    """The total loss of each step, its running mean, and the validation score if there is one.
-
-    Args:
-        history: ``lib.training.history.History`` with at least one step.
-        total: steps of the whole run, the end of the axis; by default those done.
-        logarithmic: whether the loss has a logarithmic axis.
-    """
+def _figure(history: Any, total: int, logarithmic: bool) -> Figure:
+    """Total loss of each step, its running mean, validation scores; pyplot is not involved."""
     steps = [row["step"] for row in history.steps]
     losses = [row["total"] for row in history.steps]
-    figure = Figure(figsize=(7, 2.6), layout="constrained")
+    figure = Figure(figsize=(0.7 * WIDTH, 2.6), layout="constrained")
     axes = figure.subplots()
-    axes.plot(steps, losses, color="tab:blue", alpha=0.3, linewidth=0.8)
-    axes.plot(steps, _running_mean(losses), color="tab:blue", label="loss")
-    axes.set(xlim=(0, total or steps[-1]), xlabel="step", ylabel="loss")
-    if logarithmic:
-        axes.set_yscale("log")
+    axes.plot(steps, losses, color=BLUE, alpha=0.25, linewidth=0.8)
+    axes.plot(steps, running_mean(losses, width=20), color=BLUE)
+    axes.set(xlim=(0, total), xlabel="step", yscale="log" if logarithmic else "linear")
+    axes.set_ylabel("loss", color=BLUE)
     if history.validations:
         right = axes.twinx()
-        scores = [row[history.score] for row in history.validations]
         at = [row["step"] for row in history.validations]
-        right.plot(at, scores, "o-", color="tab:orange", markersize=3, label=history.score)
-        right.set_ylabel(f"validation {history.score}", color="tab:orange")
-        right.set_ylim(0, 1)
-    axes.yaxis.label.set_color("tab:blue")
+        scores = [row[history.score] for row in history.validations]
+        right.plot(at, scores, "o-", color=ORANGE, markersize=4)
+        right.set(ylim=(0, 1))
+        right.set_ylabel(f"validation {history.score}", color=ORANGE)
     return figure
-
-
-def _running_mean(values: list[float], weight: float = 0.9) -> list[float]:
-    """Exponential running mean, corrected for its start (as in Adam)."""
-    means, mean = [], 0.0
-    for count, value in enumerate(values, start=1):
-        mean = weight * mean + (1 - weight) * value
-        means.append(mean / (1 - weight**count))
-    return means

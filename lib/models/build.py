@@ -40,18 +40,18 @@ def build(
     """
     if classes < 2:
         raise ValueError(f"classes counts the background and must be at least 2, got {classes}")
-    if encoder.startswith("tu-") and encoder_weights not in (None, "imagenet"):
+    timm = encoder.startswith("tu-")
+    if timm and encoder_weights not in (None, "imagenet"):
         raise ValueError(
             f"encoder_weights={encoder_weights!r}: timm's weights are part of the encoder's name, "
             'such as "tu-resnet18.a1_in1k"; pass encoder_weights="imagenet" to load them'
         )
+    # segmentation-models-pytorch wants a switch instead of a name for timm's encoders.
+    weights = True if timm and encoder_weights else encoder_weights
     try:
         network = architecture(
             encoder,
-            # For timm's encoders this is a switch, not a name.
-            encoder_weights=True
-            if encoder.startswith("tu-") and encoder_weights
-            else encoder_weights,
+            encoder_weights=weights,
             encoder_depth=len(decoder_channels),
             decoder_channels=decoder_channels,
             in_channels=in_channels,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
-import psutil
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
+
+from lib.evaluation.provenance import peak_gpu_memory_mb, peak_memory_mb
 
 
 @dataclass
@@ -26,8 +26,8 @@ class History:
             the first validation.
         best_state: the method's state dict at ``best_step``, on the CPU. It is restored by
             ``method.load_state_dict(history.best_state)``.
-        peak_memory_mb: on a GPU the most memory held by tensors; on the CPU the largest resident
-            size of the process since its start, whatever filled it.
+        peak_memory_mb: largest resident size of the process since its start, whatever filled it.
+        peak_gpu_memory_mb: most memory that torch held on one GPU; None without a GPU.
     """
 
     score: str = "dice"
@@ -36,6 +36,7 @@ class History:
     best_step: int | None = None
     best_state: dict[str, Any] | None = None
     peak_memory_mb: float = 0.0
+    peak_gpu_memory_mb: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -66,13 +67,11 @@ class History:
         if value > (best if best is not None else -float("inf")):
             self.best_step, self.best_state = step, snapshot(method.state_dict())
 
-    def measure_memory(self, device: torch.device) -> None:
-        """Raise ``peak_memory_mb`` to the peak of this process."""
-        if device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated(device) / 2**20
-        else:
-            peak = _peak_resident_bytes() / 2**20
-        self.peak_memory_mb = max(self.peak_memory_mb, peak)
+    def measure_memory(self) -> None:
+        """Raise the two peaks to what this process has reached."""
+        self.peak_memory_mb = max(self.peak_memory_mb, peak_memory_mb())
+        if (gpu := peak_gpu_memory_mb()) is not None:
+            self.peak_gpu_memory_mb = max(self.peak_gpu_memory_mb or 0.0, gpu)
 
     def frame(self) -> pd.DataFrame:
         """One row a step; validation scores as columns "val_..." (NaN where none was made)."""
@@ -85,12 +84,3 @@ class History:
 def snapshot(state: Any) -> Any:
     """A copy of a state dict on the CPU that later steps do not change."""
     return apply_to_collection(state, Tensor, lambda tensor: tensor.detach().cpu().clone())
-
-
-def _peak_resident_bytes() -> int:
-    if sys.platform == "win32":
-        return psutil.Process().memory_info().peak_wset
-    import resource  # absent on Windows
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 2**10

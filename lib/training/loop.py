@@ -112,7 +112,7 @@ def fit(
                     with inference(method):
                         history.add_validation(done, validate(method), method)
                 history.steps[-1]["seconds"] = time.monotonic() - began
-                history.measure_memory(fabric.device)
+                history.measure_memory()
                 stopping = _any_device(stop.requested, fabric)
                 if checkpoints and (done % checkpoint_every == 0 or done == steps or stopping):
                     _require_finite_weights(method, done, checkpoints)
