@@ -23,6 +23,7 @@ from lib.notebook_file import (
     tags,
     title,
 )
+from lib.paths import repository_root
 
 MAX_BYTES = 1_000_000
 CELLS = range(30, 46)
@@ -239,7 +240,7 @@ def _names_used(node: NotebookNode) -> set[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Check the named notebooks (default: all in ``notebooks/``); return 1 for any fault."""
-    folder = Path("notebooks")
+    folder = repository_root() / "notebooks"
     files = (sys.argv[1:] if arguments is None else arguments) or sorted(folder.glob("*.ipynb"))
     faults = check_folder(folder) + [fault for file in files for fault in check_notebook(file)]
     print("\n".join(faults) or f"{len(files)} notebooks keep the contract")

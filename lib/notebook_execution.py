@@ -66,10 +66,11 @@ def execute(
     """
     cells = _CurrentCell(progress)
     memory = _MemoryWatch(progress)
-    destination.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     status, message = "ok", ""
     try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        destination.unlink(missing_ok=True)
         with memory:
             papermill.execute_notebook(
                 _papermill_path(source),

@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None, *, root: Path | None = None) -> int
     """
     options = _parser().parse_args(arguments)
     try:
-        root = root or repository_root()
+        root = (root or repository_root()).resolve()
         nodes = {
             path: read_notebook(path) for path in _select(options.notebooks, root / "notebooks")
         }
@@ -148,8 +148,9 @@ def _values(
                                 "--profile and --output")  # fmt: skip
         return {name: {} for name in defaults}
     values = assign(requests, defaults)
-    inside = output.resolve().is_relative_to(root.resolve())
-    folder = output.resolve().relative_to(root.resolve()) if inside else output.resolve()
+    # Relative where possible: the value is seen in the executed notebooks.
+    folder = output.resolve()
+    folder = folder.relative_to(root) if folder.is_relative_to(root) else folder
     for name, parameters in defaults.items():
         if "output" in parameters:
             values[name]["output"] = folder.as_posix()

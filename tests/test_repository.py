@@ -1,15 +1,15 @@
 """What must not be among the committed files."""
 
-import re
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
+from lib.notebook_checks import MACHINE_PATH
+
 REPOSITORY = Path(__file__).parent.parent
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".npy", ".h5", ".zip")
-MACHINE_PATH = re.compile(r"(?<![\w.~*])/(?:home|Users|root|tmp|work)/[\w.]")
 MAX_BYTES = 1_000_000
 
 
