@@ -54,7 +54,7 @@ def draw(rng: Generator, size: int, look: Look) -> tuple[np.ndarray, np.ndarray]
     disc = np.array([rng.normal(0, 0.08), side * rng.uniform(0.45, 0.72)])
     macula = disc + np.array([rng.normal(0.05, 0.03), -side * rng.uniform(0.6, 0.7) * zoom])
     points, radii, vein = _vessel_tree(rng, size, disc, macula, zoom)
-    radii = np.maximum(radii, edge(size) / 2)  # no vessel slips between the pixels of small images
+    radii = np.maximum(radii, 0.6 * edge(size))  # none slips between the pixels of a small image
 
     image = _retina(rng, size, macula)
     image = _choroid(rng, image)
@@ -100,7 +100,7 @@ def _vessel_tree(rng: Generator, size: int, disc, macula, zoom: float):
         kept.append((position, stride, width, vein))
         position, width = position + stride, width * thinning
         split = rng.random(len(width)) < 0.078
-        turn = rng.choice((-1, 1), len(width)) * rng.uniform(0.4, 1.0, len(width))
+        turn = np.sign(rng.uniform(-1, 1, len(width))) * rng.uniform(0.4, 1.0, len(width))
         share = rng.uniform(0.5, 0.85, len(width))
         position, vein = (np.concatenate([a, a[split]]) for a in (position, vein))
         bend = np.concatenate([bend, rng.normal(0, 0.011, split.sum()) - 0.017 * turn[split]])
@@ -115,7 +115,7 @@ def _vessel_tree(rng: Generator, size: int, disc, macula, zoom: float):
         )
     position, stride, width, vein = (np.concatenate(part) for part in zip(*kept, strict=True))
     # Discs less than a pixel apart, so that the thinnest vessel is without gaps.
-    parts = np.linspace(0, 1, int(np.ceil(STRIDE * size / 2 / 0.7)), endpoint=False)
+    parts = np.linspace(0, 1, int(np.ceil(STRIDE * size / 2 / 0.9)), endpoint=False)
     points = position + parts[:, None, None] * stride
     repeats = len(parts)
     return points.reshape(-1, 2), np.tile(width, repeats), np.tile(vein, repeats)

@@ -19,11 +19,11 @@ DIRECTIONS = 360
 
 @dataclass(frozen=True)
 class Look:
-    """What sets a domain apart from the other one of its modality; each a range to draw from.
+    """What sets a domain apart from the other one of its modality: ranges that pictures draw from.
 
     scale: factor on the size of objects; contrast: factor on what tells target from surroundings;
     noise: deviation of sensor noise; blur: deviation in half sides; gamma: exponent of the tone
-    curve; colour: RGB multipliers of dark and bright ends of the range, a tint of the camera.
+    curve; colour: two RGB multipliers, the tint of a camera lies between them.
     """
 
     scale: Range
