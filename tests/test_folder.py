@@ -459,6 +459,10 @@ def test_wrong_roots_and_names(tmp_path, pairs):
 def test_open_dataset_by_name(pairs):
     assert len(open_dataset("folder", root=pairs, size=8)) == 3
     assert open_dataset("pairs", root=pairs)[0].image.shape == (3, 256, 256)
+    drawn = open_dataset("synthetic", count=2, size=32, modality="xray", cache=pairs / "cache")
+    assert drawn[1].image.shape == (3, 32, 32)
+    with pytest.raises(DataError, match="reads no folder"):
+        open_dataset("synthetic", root=pairs)
     with pytest.raises(DataError, match="needs root"):
         open_dataset("kvasir")
     with pytest.raises(DataError, match="Unknown data set"):

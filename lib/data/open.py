@@ -6,6 +6,7 @@ from lib.data.dataset import SegmentationDataset
 from lib.data.errors import DataError
 from lib.data.folder import FolderDataset
 from lib.data.layouts import LAYOUTS
+from lib.data.synthetic import SyntheticDataset
 
 
 def open_dataset(
@@ -23,8 +24,9 @@ def open_dataset(
 ) -> SegmentationDataset:
     """Open a data set by name.
 
-    name: "synthetic" (generated; uses modality, domain, count, seed, cache), "folder" (the layout
-        of `root` is found out) or the name of a layout (`root` must have it).
+    name: "synthetic" (generated; uses modality, by default colonoscopy, and domain, count, seed,
+        cache; 256 px if size is None), "folder" (the layout of `root` is found out) or the name of
+        a layout (`root` must have it).
     size: side in pixels of the square that images and masks are brought to; None: as stored.
     task, classes: see FolderDataset.
     Raises DataError for an unknown name, a missing root, or a folder that cannot be used.
@@ -32,11 +34,13 @@ def open_dataset(
     if name == "synthetic":
         if root:
             raise DataError("The synthetic data set reads no folder: use dataset='folder'.")
-        from lib.data.synthetic import SyntheticDataset
-
-        chosen = {} if modality is None else {"modality": modality}
         return SyntheticDataset(
-            **chosen, domain=domain, count=count, seed=seed, size=size, cache=cache
+            modality=modality or "colonoscopy",
+            domain=domain,
+            count=count,
+            seed=seed,
+            size=size or 256,
+            cache=cache,
         )
     if name != "folder" and name not in LAYOUTS:
         raise DataError(

@@ -112,8 +112,8 @@ def read_image(path: Path) -> np.ndarray:
 class MaskPixels:
     """A mask as stored, before anyone has said what its values mean.
 
-    values: H x W int32. Grey pixels carry their value (1-bit ones 0 and 255), coloured ones
-        COLOUR + 0xRRGGBB, those of a coloured palette their index; what is transparent is 0.
+    values: H x W, uint8 or int32. Grey pixels carry their value (1-bit ones 0 and 255), coloured
+        ones COLOUR + 0xRRGGBB, those of a coloured palette their index; what is transparent is 0.
     lossy: from a JPEG, so that the values around edges mean nothing.
     deep: more than 8 bits a pixel, always grey.
     """
@@ -127,23 +127,30 @@ def read_mask(path: Path) -> MaskPixels:
     """Return the mask's values as stored, its own EXIF rotation applied; DataError if broken."""
     picture, lossy = _decode(path)
     if picture.mode in ("1", "L"):
-        return MaskPixels(np.array(picture.convert("L"), np.int32), lossy)
+        return MaskPixels(np.array(picture.convert("L")), lossy)
     if _is_deep(picture):
         return MaskPixels(np.nan_to_num(np.array(picture)).round().astype(np.int32), deep=True)
     if picture.mode == "P" and not _grey_palette(picture):
-        return MaskPixels(np.array(picture, np.int32))
-    rgba = np.array(picture.convert("RGBA"), np.int32)
-    red, green, blue, alpha = np.moveaxis(rgba, -1, 0)
-    highest = rgba[..., :3].max(-1)
+        return MaskPixels(np.array(picture))
+    transparent = None
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        transparent = np.array(picture.getchannel("A")) < 128
+    red, green, blue = (np.array(channel) for channel in picture.convert("RGB").split())
     if lossy:  # JPEG tints its greys; the brightest channel serves also what was painted in red
-        return MaskPixels(highest, lossy)
-    grey = highest == rgba[..., :3].min(-1)
-    values = np.where(grey, highest, COLOUR + (red << 16) + (green << 8) + blue)
-    return MaskPixels(np.where(alpha < 128, 0, values))
+        return MaskPixels(np.maximum(np.maximum(red, green), blue), lossy)
+    values = red
+    coloured = (red != green) | (green != blue)
+    if coloured.any():
+        code = COLOUR + (red.astype(np.int32) << 16) + (green.astype(np.int32) << 8) + blue
+        values = np.where(coloured, code, red)
+    return MaskPixels(values if transparent is None else np.where(transparent, 0, values))
 
 
 def brightness(values: np.ndarray) -> np.ndarray:
     """Return the brightest channel, 0..255, of values coded as in MaskPixels."""
+    if values.dtype == np.uint8:
+        return values
     colour = values - COLOUR
     channels = np.maximum(np.maximum(colour >> 16, (colour >> 8) & 255), colour & 255)
     return np.where(values >= COLOUR, channels, values)
