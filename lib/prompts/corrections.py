@@ -1,0 +1,66 @@
+"""Clicks and boxes drawn from known masks, as SAM's training and evaluation simulate a user.
+
+Kirillov et al. 2023, arXiv 2304.02643, appendix A ("Making the model promptable"). Coordinates
+are (x, y) pixels of the mask's own grid, at pixel centres minus one half (SAM adds the half).
+"""
+
+import torch
+from torch.nn import functional as F
+
+
+def boxes_of(mask):
+    """Tight boxes `N x 4` (x0, y0, x1, y1) around non-empty boolean masks `N x H x W`."""
+    columns, rows = mask.any(1), mask.any(2)
+
+    def ends(line):
+        length = line.shape[1]
+        first = line.int().argmax(1)
+        return first, length - 1 - line.flip(1).int().argmax(1)
+
+    (x0, x1), (y0, y1) = ends(columns), ends(rows)
+    return torch.stack([x0, y0, x1, y1], 1).float()
+
+
+def noisy_boxes(boxes, deviation, size, generator=None):
+    """Move each coordinate by a normal error of `deviation` times the box's side.
+
+    `boxes`: `N x 4`; `deviation`: number or `N` numbers; `size`: (height, width) to stay within.
+    Corners that cross are swapped, and a side is at least one pixel.
+    """
+    sides = (boxes[:, 2:] - boxes[:, :2] + 1).repeat(1, 2)
+    error = torch.randn(boxes.shape, generator=generator).to(boxes)
+    moved = boxes + error * sides * torch.as_tensor(deviation).to(boxes).reshape(-1, 1)
+    low = torch.minimum(moved[:, :2], moved[:, 2:])
+    high = torch.maximum(torch.maximum(moved[:, :2], moved[:, 2:]), low + 1)
+    limit = boxes.new_tensor([size[1] - 1.0, size[0] - 1.0])
+    return torch.cat([low.clamp_min(0).minimum(limit - 1), high.minimum(limit)], 1)
+
+
+def random_clicks(region, generator=None, depth=2):
+    """One point `N x 2` in each boolean region `N x H x W`, the more likely the deeper inside.
+
+    `depth`: pixels over which the border is less likely. An empty region gives its map's centre.
+    """
+    shape = region.shape
+    inside = region.float()
+    near = F.avg_pool2d(inside[:, None], 2 * depth + 1, 1, depth)[:, 0]
+    weight = (inside * near**3).flatten(1)
+    empty = weight.sum(1) == 0
+    weight[empty, shape[1] // 2 * shape[2] + shape[2] // 2] = 1
+    flat = torch.multinomial(weight, 1, generator=generator)[:, 0]
+    return torch.stack([flat % shape[2], flat // shape[2]], 1).float()
+
+
+def correction_clicks(prediction, target, generator=None):
+    """A click in each error region: points `N x 2` and labels `N` (1 missed, 0 invented).
+
+    `prediction`, `target`: boolean `N x H x W`. The click falls on missed or invented pixels in
+    proportion to their number; where nothing is wrong it confirms the target.
+    """
+    wrong = prediction ^ target
+    right = ~wrong.flatten(1).any(1)
+    wrong = torch.where(right[:, None, None], target, wrong)
+    points = random_clicks(wrong, generator, depth=1)
+    x, y = points.long().unbind(1)
+    labels = target[torch.arange(len(target)), y, x].float()
+    return points, labels

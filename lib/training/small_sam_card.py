@@ -1,0 +1,103 @@
+"""Ship a small SAM: weights as safetensors, a card for machines and one for readers.
+
+`small_sam.json` holds every fact; `README.md` is generated from it, so the two cannot disagree.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from lib.sam.small import parameter_count
+
+NAME = "small_sam"
+PROMPTS = {
+    "tight_box": "tight box",
+    "jittered_box": "jittered box",
+    "clicks_1": "1 click",
+    "clicks_1_oracle": "1 click, best of three",
+    "clicks_3": "3 clicks",
+    "clicks_5": "5 clicks",
+    "box_click": "jittered box + click",
+    "ellipse_tight": "*ellipse in the tight box*",
+    "ellipse_jittered": "*ellipse in the jittered box*",
+}
+
+
+def save_small_sam(sam, directory, facts) -> Path:
+    """Write weights, `small_sam.json` (with size, parameters and SHA-256 added) and `README.md`.
+
+    `facts`: `training` (what was done), `accuracy` (set -> means of `summarise_prompts`, with
+    `images`), `limits` (list of sentences). Returns the path of the weights.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = directory / f"{NAME}.safetensors"
+    save_file({k: v.float().contiguous() for k, v in sam.state_dict().items()}, weights)
+    content = weights.read_bytes()
+    card = {
+        "name": NAME,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": len(content),
+        "parameters": parameter_count(sam),
+        "encoder_parameters": parameter_count(sam.image_encoder),
+        "licence": "Apache-2.0",
+        **facts,
+    }
+    text = json.dumps(card, indent=2) + "\n"
+    weights.with_suffix(".json").write_text(text, encoding="utf-8")
+    (directory / "README.md").write_text(render_card(card), encoding="utf-8")
+    return weights
+
+
+def render_card(card) -> str:
+    """The card as Markdown."""
+    lines = [
+        "# The small SAM",
+        "",
+        "A promptable segmenter of segment-anything's own classes (`ImageEncoderViT`, "
+        "`PromptEncoder`, `MaskDecoder`) for 256 x 256 px images, pretrained by this project so "
+        "that every notebook has a SAM to prompt without a download. Four strided convolutions "
+        'stand in place of the 16 x 16 patch embedding. `lib.sam.checkpoints.load_sam("small")` '
+        "loads it and checks its SHA-256.",
+        "",
+        "It is a teaching aid, not a medical device, and far weaker than Meta's SAM.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| File | `{card['name']}.safetensors`, {card['bytes'] / 1e6:.1f} MB, float32 |",
+        f"| SHA-256 | `{card['sha256']}` |",
+        f"| Parameters | {card['parameters']:,} ({card['encoder_parameters']:,} in the encoder) |",
+        f"| Licence | {card['licence']} |",
+    ]
+    lines += [f"| {key} | {value} |" for key, value in card.get("training", {}).items()]
+    if accuracy := card.get("accuracy"):
+        sets = list(accuracy)
+        lines += ["", "## Mean IoU by prompt", ""]
+        lines += [
+            "Largest object of each image; jittered: each coordinate of the box off by a normal "
+            "error of 12 % of the side; clicks: the middle of the object, then the middle of the "
+            "largest error. The real images were never trained on. The ellipse inscribed in the "
+            "box is the floor: it never sees the image.",
+            "",
+            "| prompt | " + " | ".join(f"{s} (n={accuracy[s]['images']})" for s in sets) + " |",
+            "|---|" + "---|" * len(sets),
+        ]
+        for key, name in PROMPTS.items():
+            lines.append(
+                f"| {name} | " + " | ".join(f"{accuracy[s][key]:.2f}" for s in sets) + " |"
+            )
+        keys = [k for k in accuracy[sets[0]] if k.startswith(("correlation", "overestimate"))]
+        lines += ["", "## Can its own estimate of the IoU be trusted?", ""]
+        lines += ["| | " + " | ".join(sets) + " |", "|---|" + "---|" * len(sets)]
+        for key in keys:
+            cells = [f"{accuracy[s][key]:.2f}" if key in accuracy[s] else "–" for s in sets]
+            lines.append(f"| {key.replace('_', ' ')} | " + " | ".join(cells) + " |")
+    if curve := card.get("curve"):
+        lines += ["", "## Accuracy against time", ""]
+        lines += ["| " + " | ".join(curve[0]) + " |", "|" + "---|" * len(curve[0])]
+        lines += ["| " + " | ".join(str(v) for v in row.values()) + " |" for row in curve]
+    if limits := card.get("limits"):
+        lines += ["", "## Limits", "", *(f"- {limit}" for limit in limits)]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,140 @@
+"""The data engine: deterministic, varied, with masks that mean something; pool and stream."""
+
+import numpy as np
+import pytest
+import torch
+
+from lib.data.engine import MAX_MASKS, STYLES, generate
+from lib.data.engine.fields import block_artefacts, blur, noise
+from lib.data.engine.shapes import star, tubes
+from lib.data.generated import GeneratedStream, ImagePool, pack, unpack
+
+COUNT = 60
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return [generate(7, index) for index in range(COUNT)]
+
+
+def test_seed_and_index_decide_everything(scenes):
+    np.random.seed(1)  # noqa: NPY002 - the global generator must not matter
+    again = generate(7, 5)
+    assert np.array_equal(again.image, scenes[5].image)
+    assert np.array_equal(again.masks, scenes[5].masks)
+    assert not np.array_equal(generate(8, 5).image, scenes[5].image)
+    assert not np.array_equal(scenes[4].image, scenes[5].image)
+
+
+def test_shapes_types_and_visible_objects(scenes):
+    for scene in scenes:
+        assert scene.image.shape == (256, 256, 3)
+        assert scene.image.dtype == np.uint8
+        assert scene.masks.dtype == bool
+        assert 1 <= len(scene.masks) <= MAX_MASKS
+        assert ((scene.masks.mean((1, 2)) > 0.001) & (scene.masks.mean((1, 2)) < 0.75)).all()
+
+
+def test_half_the_size():
+    scene = generate(7, 0, size=128)
+    assert scene.image.shape == (128, 128, 3)
+    assert scene.masks.shape[1:] == (128, 128)
+
+
+def test_all_styles_occur_and_images_differ_in_kind(scenes):
+    assert {scene.style for scene in scenes} == set(STYLES)
+    grey = [np.ptp(scene.image, axis=2).max() == 0 for scene in scenes]
+    assert 0.2 < np.mean(grey) < 0.8
+
+
+def test_objects_are_ambiguous_some_lie_inside_others(scenes):
+    nested = 0
+    for scene in scenes:
+        masks = scene.masks.reshape(len(scene.masks), -1)
+        inside = (masks[:, None] & masks[None]).sum(2) == masks.sum(1)[:, None]
+        nested += inside.sum() > len(masks)
+    assert nested > COUNT // 10
+
+
+def _step_at_border(scene):
+    """Difference of mean grey between a band inside and a band outside of the first mask."""
+    from scipy.ndimage import binary_dilation, binary_erosion
+
+    mask, grey = scene.masks[0], scene.image.mean(2)
+    outside = binary_dilation(mask, iterations=6) & ~mask
+    inside = mask & ~binary_erosion(mask, iterations=6)
+    return abs(grey[inside].mean() - grey[outside].mean()) if outside.any() else 0.0
+
+
+def test_a_good_share_is_hardly_visible_and_a_good_share_is_not(scenes):
+    steps = np.array([_step_at_border(scene) for scene in scenes])
+    assert 0.2 < (steps < 5).mean() < 0.8  # of 255
+    assert (steps > 20).mean() > 0.1
+
+
+def test_no_threshold_on_intensity_solves_it(scenes):
+    """Even the best of all thresholds, chosen with the mask at hand, finds few objects."""
+    best = []
+    for scene in scenes:
+        grey, mask = scene.image.mean(2), scene.masks[0]
+        cuts = [grey > q for q in np.quantile(grey, np.linspace(0.05, 0.95, 19))]
+        cuts += [~cut for cut in cuts]
+        best.append(max((cut & mask).sum() / (cut | mask).sum() for cut in cuts))
+    assert np.mean(best) < 0.5
+
+
+def test_a_circle_has_its_area_and_its_depth():
+    depth = star(np.random.default_rng(0), 256, (0.0, 0.0), 0.5, "ellipse")
+    assert (depth > 0).sum() == pytest.approx(np.pi * 64**2, rel=0.01)
+    assert depth.max() == pytest.approx(64, abs=1)
+
+
+def test_a_straight_tube_has_its_width():
+    points = np.stack([np.zeros(100), np.linspace(-1.5, 1.5, 100)], 1)
+    depth = tubes(256, points, np.full(100, 0.1))
+    assert (depth[:, 128] > 0).sum() == pytest.approx(0.2 * 128, abs=2)
+
+
+def test_noise_has_unit_variance_and_blur_keeps_the_mean():
+    rng = np.random.default_rng(0)
+    assert np.std([noise(rng, 64, 16) for _ in range(50)]) == pytest.approx(1, abs=0.05)
+    spot = np.zeros((64, 64), np.float32)
+    spot[32, 32] = 1
+    assert blur(spot, 2.0).sum() == pytest.approx(1, abs=1e-4)
+    assert blur(spot, 2.0)[32, 32] == pytest.approx(1 / (2 * np.pi * 4), rel=0.02)
+
+
+def test_coarser_quantisation_loses_more():
+    field = np.random.default_rng(0).random((64, 64)).astype(np.float32)
+    errors = [np.abs(block_artefacts(field, step) - field).mean() for step in (1e-4, 0.02, 0.1)]
+    assert errors[0] < 1e-3 < errors[1] < errors[2]
+
+
+def test_packed_objects_come_back(scenes):
+    packed = pack(scenes[0])
+    masks = unpack(torch.from_numpy(packed[..., 3]).long()[None])[0].bool().numpy()
+    assert np.array_equal(packed[..., :3], scenes[0].image)
+    assert np.array_equal(masks[: len(scenes[0].masks)], scenes[0].masks)
+    assert not masks[len(scenes[0].masks) :].any()
+
+
+def test_the_pool_is_the_same_for_any_number_of_workers_and_resumes(tmp_path, monkeypatch):
+    monkeypatch.setattr("lib.data.generated.CHUNK", 2)
+    pool = ImagePool(tmp_path, seed=3, count=4).fill(workers=2, progress=False)
+    assert np.array_equal(pool.images[3], pack(generate(3, 3)))
+    pool.images[0] = 0  # of a killed run that had finished the first chunk
+    (tmp_path / "pool-3-4.json").write_text("2")
+    pool.images[2:] = 0
+    again = ImagePool(tmp_path, seed=3, count=4).fill(workers=1, progress=False)
+    assert not again.images[0].any(), "what was there is not drawn again"
+    assert np.array_equal(again.images[3], pack(generate(3, 3)))
+
+
+def test_batches_depend_on_seed_and_step_alone(tmp_path):
+    pool = ImagePool(tmp_path, seed=3, count=4).fill(workers=1, progress=False)
+    stream = GeneratedStream(pool, batch=3, size=128, seed=1)
+    first, again = stream.batch(9), list(stream.iterate(8, 10))[1]
+    assert torch.equal(first.labelled.image, again.labelled.image)
+    assert first.labelled.image.shape == (3, 3, 128, 128)
+    assert first.labelled.mask.shape == (3, 256, 256)
+    assert not torch.equal(first.labelled.image, stream.batch(10).labelled.image)

@@ -1,0 +1,238 @@
+"""The small SAM: its recipe, its shipped weights and their card."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from lib.data.engine import generate
+from lib.data.generated import GeneratedStream, ImagePool
+from lib.prompts.corrections import boxes_of, correction_clicks, noisy_boxes, random_clicks
+from lib.sam.checkpoint_files import CheckpointError
+from lib.sam.checkpoints import load_sam
+from lib.sam.small import WEIGHTS, build_small_sam, load_small_sam, parameter_count
+from lib.training.loop import fit
+from lib.training.small_sam import (
+    SmallSamConfig,
+    SmallSamPretraining,
+    choose_objects,
+    decode_prompted,
+    focal_dice,
+    hard_iou,
+)
+from lib.training.small_sam_card import render_card, save_small_sam
+from lib.training.small_sam_evaluation import (
+    correction,
+    ellipses,
+    evaluate_prompts,
+    summarise_prompts,
+)
+
+HELD_OUT = 999  # a seed that no training pool uses
+
+
+@pytest.fixture(scope="module")
+def scores():
+    """Every prompt on 24 generated images that the shipped weights never saw."""
+    scenes = [generate(HELD_OUT, index) for index in range(24)]
+    images = torch.stack([torch.from_numpy(s.image).permute(2, 0, 1) for s in scenes])
+    largest = [s.masks[s.masks.sum((1, 2)).argmax()] for s in scenes]
+    return evaluate_prompts(load_sam("small"), images, torch.from_numpy(np.stack(largest)))
+
+
+def test_file_card_and_readme_agree():
+    card = json.loads(WEIGHTS.with_suffix(".json").read_text())
+    content = WEIGHTS.read_bytes()
+    assert hashlib.sha256(content).hexdigest() == card["sha256"]
+    assert len(content) == card["bytes"] <= 16_000_000
+    sam = load_small_sam()
+    assert parameter_count(sam) == card["parameters"]
+    assert parameter_count(sam.image_encoder) == card["encoder_parameters"]
+    assert (WEIGHTS.parent / "README.md").read_text() == render_card(card)
+
+
+def test_shipped_weights_follow_boxes_and_clicks(scores):
+    means = summarise_prompts(scores)
+    assert means["tight_box"] > 0.6
+    assert means["jittered_box"] > means["ellipse_jittered"] - 0.02
+    assert means["clicks_1"] > 0.3
+    assert means["clicks_1_oracle"] >= means["clicks_1"]
+    assert means["clicks_3"] > means["clicks_1"]
+    assert means["box_click"] > means["jittered_box"]
+
+
+def test_the_head_knows_good_masks_from_bad_ones(scores):
+    assert summarise_prompts(scores)["correlation_clicks_1"] > 0.2
+
+
+def test_the_previous_mask_helps_a_correction():
+    """The same two clicks, with and without the logits that the first one gave."""
+    sam = load_small_sam()
+    scenes = [generate(HELD_OUT, index) for index in range(100, 132)]
+    image = torch.stack([torch.from_numpy(s.image).permute(2, 0, 1) for s in scenes]).float()
+    target = torch.from_numpy(np.stack([s.masks[s.masks.sum((1, 2)).argmax()] for s in scenes]))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        embeddings = sam.image_encoder(sam.preprocess(image))
+        box = noisy_boxes(boxes_of(target), 0.12, (256, 256), generator)
+        unused = torch.zeros(len(target), 1, 2), torch.ones(len(target), 1)
+        first, _ = decode_prompted(sam, embeddings, *unused, box, None)
+        now = torch.nn.functional.interpolate(first[:, :1], (256, 256), mode="bilinear")
+        clicks, signs = correction_clicks(now[:, 0] > 0, target, generator)
+        points = torch.cat([unused[0], clicks[:, None]], 1)
+        labels = torch.cat([unused[1], signs[:, None]], 1)
+        ious = {}
+        for name, logits in (("with", first[:, :1]), ("without", None)):
+            masks, _ = decode_prompted(sam, embeddings, points, labels, box, logits)
+            masks = torch.nn.functional.interpolate(masks[:, :1], (256, 256), mode="bilinear")
+            ious[name] = hard_iou(masks, target)[:, 0].mean()
+        before = hard_iou(now, target)[:, 0].mean()
+    assert ious["with"] > before
+    assert ious["with"] > ious["without"] - 0.01
+
+
+def test_a_prompt_decides_which_object_is_meant():
+    """One image, boxes around two objects: each mask fits its own box better."""
+    sam = load_small_sam()
+    image = torch.full((3, 256, 256), 0.3)
+    image[:, 40:100, 30:110], image[:, 150:220, 140:230] = 0.8, 0.7
+    boxes = torch.tensor([[30.0, 40, 109, 99], [140, 150, 229, 219]])
+    target = ellipses(boxes) * 0
+    target[0, 40:100, 30:110], target[1, 150:220, 140:230] = 1, 1
+    with torch.no_grad():
+        embedding = sam.image_encoder(sam.preprocess(255 * image[None])).repeat(2, 1, 1, 1)
+        unused = torch.zeros(2, 1, 2), torch.ones(2, 1)
+        masks, _ = decode_prompted(sam, embedding, *unused, boxes, None)
+    masks = torch.nn.functional.interpolate(masks[:, :1], (256, 256), mode="bilinear")
+    own, other = hard_iou(masks, target > 0), hard_iou(masks, target.flip(0) > 0)
+    assert (own > 0.6).all()
+    assert (other < 0.1).all()
+
+
+@pytest.mark.parametrize("change", ["content", "missing"])
+def test_other_weights_are_refused(tmp_path, change):
+    path = tmp_path / "small_sam.safetensors"
+    path.with_suffix(".json").write_text(WEIGHTS.with_suffix(".json").read_text())
+    if change == "content":
+        path.write_bytes(WEIGHTS.read_bytes()[:-1] + b"\0")
+    with pytest.raises(CheckpointError, match="restore"):
+        load_small_sam(path)
+
+
+def test_the_card_is_made_from_the_facts(tmp_path):
+    sam = build_small_sam()
+    path = save_small_sam(sam, tmp_path, {"training": {"Steps": 3}, "limits": ["It is random."]})
+    text = (tmp_path / "README.md").read_text()
+    assert "| Steps | 3 |" in text
+    assert "- It is random." in text
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in text
+    loaded, expected = load_small_sam(path).state_dict(), sam.state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in expected.items())
+
+
+def random_regions(count=40):
+    noise = torch.randn(count, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+    return torch.nn.functional.interpolate(noise, (32, 32), mode="bilinear")[:, 0] > 0.2
+
+
+def test_correction_clicks_land_in_the_error_region():
+    target, prediction = random_regions(), random_regions().roll(1, 0)
+    points, labels = correction_clicks(prediction, target, torch.Generator().manual_seed(1))
+    x, y = points.long().unbind(1)
+    rows = torch.arange(len(target))
+    assert ((prediction ^ target)[rows, y, x]).all()
+    assert torch.equal(labels, target[rows, y, x].float())
+
+
+def test_where_nothing_is_wrong_the_click_confirms():
+    target = random_regions()
+    target = target[target.flatten(1).any(1)]
+    points, labels = correction_clicks(target, target)
+    assert (labels == 1).all()
+    x, y = points.long().unbind(1)
+    assert target[torch.arange(len(target)), y, x].all()
+
+
+def test_random_clicks_prefer_the_inside():
+    region = torch.zeros(1, 21, 21, dtype=torch.bool)
+    region[:, 5:16, 5:16] = True
+    points = random_clicks(region.expand(2000, -1, -1), torch.Generator().manual_seed(0))
+    edge = ((points == 5) | (points == 15)).any(1).float().mean()
+    assert edge < 40 / 121 * 0.6  # 40 of the 121 pixels lie on the edge
+
+
+def test_the_middle_of_the_largest_error():
+    target, prediction = np.zeros((20, 20), bool), np.zeros((20, 20), bool)
+    target[2:7, 2:7] = True  # missed: 25 pixels
+    prediction[15:17, 15:17] = True  # invented: 4
+    assert correction(prediction, target) == ((4.0, 4.0), 1.0)
+    prediction |= target
+    (x, y), label = correction(prediction, target)
+    assert prediction[int(y), int(x)]
+    assert label == 0.0
+
+
+def test_tight_boxes_and_their_ellipse():
+    mask = torch.zeros(1, 64, 64, dtype=torch.bool)
+    mask[0, 10:20, 30:50] = True
+    assert boxes_of(mask).tolist() == [[30, 10, 49, 19]]
+    area = ellipses(boxes_of(mask), 64).sum()
+    assert area == pytest.approx(np.pi / 4 * 200, rel=0.05)
+
+
+def test_box_errors_have_their_size_and_stay_inside():
+    boxes = torch.tensor([[100.0, 110, 139, 189]]).repeat(4000, 1)
+    moved = noisy_boxes(boxes, 0.1, (256, 256), torch.Generator().manual_seed(0))
+    deviation = (moved - boxes).std(0)
+    assert deviation.tolist() == pytest.approx([4, 8, 4, 8], rel=0.06)
+    wild = noisy_boxes(boxes, 5.0, (256, 256), torch.Generator().manual_seed(0))
+    assert (wild >= 0).all()
+    assert (wild <= 255).all()
+    assert (wild[:, 2:] > wild[:, :2]).all()
+
+
+def test_the_loss_by_hand():
+    logits, target = torch.zeros(1, 1, 2, 2), torch.tensor([[[1.0, 1], [0, 0]]])
+    # probability 1/2 everywhere: entropy ln 2, modulation 1/4; overlap 1, sums 2 + 2
+    expected = 20 * np.log(2) / 4 + 1 - (2 * 1 + 1) / (2 + 2 + 1)
+    assert focal_dice(logits, target, focal=20, dice=1).item() == pytest.approx(expected)
+
+
+def test_objects_are_drawn_from_what_is_there():
+    bits = torch.zeros(2, 8, 8, dtype=torch.int64)
+    bits[0, :4] |= 1 << 3  # one object
+    bits[1, :2] |= 1
+    bits[1, 4:] |= 1 << 7  # two objects
+    drawn = choose_objects(bits, 4, 4).unflatten(0, (4, 2))
+    assert (drawn[:, 0].mean((1, 2)) == 0.5).all()
+    assert sorted(drawn[:, 1].mean((1, 2)).tolist()) == [0.25, 0.25, 0.5, 0.5]
+
+
+def test_a_few_steps_on_the_project_s_loop(tmp_path):
+    """The recipe runs, moves weights and average, and resumes to the same weights."""
+    pool = ImagePool(tmp_path, seed=5, count=4).fill(workers=1, progress=False)
+    config = SmallSamConfig(prompts=2, rounds=2, batch=2)
+
+    def run(directory, steps):
+        torch.manual_seed(0)
+        method = SmallSamPretraining(config, sam=_tiny())
+        stream = GeneratedStream(pool, batch=config.batch, seed=0)
+        history = fit(method, stream, steps=steps, directory=directory, progress=False)
+        return method, history
+
+    method, history = run(tmp_path / "a", 2)
+    assert all(np.isfinite(row["total"]) for row in history.steps)
+    fresh = _tiny()
+    moved = [not torch.equal(a, b) for a, b in zip(
+        method.average.parameters(), fresh.parameters(), strict=True)]  # fmt: skip
+    assert np.mean(moved) > 0.9
+    again, _ = run(tmp_path / "a", 2)
+    assert torch.equal(again.average.mask_decoder.iou_token.weight,
+                       method.average.mask_decoder.iou_token.weight)  # fmt: skip
+
+
+def _tiny():
+    torch.manual_seed(0)
+    return build_small_sam(width=24, depth=1, heads=2, prompt_width=32)
