@@ -13,7 +13,14 @@ from lib.sam.small import build_small_sam
 from lib.training import mining_study
 from lib.training.mining_study import MASKS, RUNS, SUPERVISED, Cell, StudyConfig, run_cell
 
-CONFIG = StudyConfig(size=32, sam_size=32, encoder="resnet18", first_steps=2, fine_steps=2, batch=4)
+CONFIG = StudyConfig(
+    size=32,
+    sam_size=32,
+    encoder="tu-mobilenetv3_small_050",
+    first_steps=2,
+    fine_steps=2,
+    batch=4,
+)
 
 
 class Discs(SegmentationDataset):

@@ -94,6 +94,8 @@ def test_another_run_is_not_overwritten(tmp_path):
             write_record(record(**change), tmp_path)
     write_record(record(scores={"last": {"dice": 0.8}}), tmp_path)  # the same run, done again
     assert read_records(tmp_path)[0].scores["last"]["dice"] == 0.8
+    write_record(record(parameters={"steps": 999}), tmp_path, replace=True)
+    assert read_records(tmp_path)[0].parameters == {"steps": 999}
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypatch):

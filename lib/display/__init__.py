@@ -1,6 +1,7 @@
 """Figures, charts, widgets, source code and the environment report of the notebooks."""
 
 from lib.display.charts import bars, budget_curves, loss_curves
+from lib.display.diagram import Box, draw_diagram
 from lib.display.environment import environment_report
 from lib.display.figures import (
     draw_errors,
@@ -15,14 +16,17 @@ from lib.display.figures import (
     show_predictions,
     show_samples,
 )
+from lib.display.mining import show_mining
 from lib.display.source import show_source
 from lib.display.style import use_style
 from lib.display.widgets import ClickCanvas, hand_prompt, prompted_masks
 
 __all__ = [
+    "Box",
     "ClickCanvas",
     "bars",
     "budget_curves",
+    "draw_diagram",
     "draw_errors",
     "draw_image",
     "draw_mask",
@@ -36,6 +40,7 @@ __all__ = [
     "loss_curves",
     "picture_grid",
     "prompted_masks",
+    "show_mining",
     "show_predictions",
     "show_samples",
     "show_source",

@@ -5,7 +5,12 @@ from lib.evaluation.metrics import pooled_dice, score_image, summarise
 from lib.evaluation.provenance import peak_gpu_memory_mb, peak_memory_mb, provenance
 from lib.evaluation.records import Record, RecordError, read_record, read_records, write_record
 from lib.evaluation.statistics import Difference, bootstrap_interval, paired_difference
-from lib.evaluation.tables import provenance_table, results_table, to_markdown
+from lib.evaluation.tables import (
+    provenance_table,
+    results_table,
+    table_by_checkpoint,
+    to_markdown,
+)
 
 __all__ = [
     "Difference",
@@ -26,6 +31,7 @@ __all__ = [
     "results_table",
     "score_image",
     "summarise",
+    "table_by_checkpoint",
     "to_markdown",
     "write_record",
 ]

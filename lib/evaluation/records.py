@@ -83,11 +83,12 @@ def file_name(record: Record) -> str:
     return "-".join(_slug(part) for part in parts if part) + f"{subset}-seed{record.seed}.json"
 
 
-def write_record(record: Record, directory: str | Path) -> Path:
+def write_record(record: Record, directory: str | Path, *, replace: bool = False) -> Path:
     """Write the record under its `file_name`, whole or not at all; returns the path.
 
-    A file of the same run (same data, split and parameters) is replaced. Values that are not
-    finite are stored as null.
+    A file of the same run (same data, split and parameters) is replaced; one of another run only
+    with ``replace``, as in a folder for trying things out. Values that are not finite are stored
+    as null.
 
     Raises:
         RecordError: a field has a wrong type or holds a path of this machine, or the file exists
@@ -97,7 +98,7 @@ def write_record(record: Record, directory: str | Path) -> Path:
     path = directory / file_name(record)
     document = _document(record)
     _validate(document, path)
-    if path.exists():
+    if path.exists() and not replace:
         _refuse_other_run(document, read_record(path), path)
     directory.mkdir(parents=True, exist_ok=True)
     lines = (f"  {json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in document.items())

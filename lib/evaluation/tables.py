@@ -50,6 +50,21 @@ def results_table(
     return pd.DataFrame(table, index=pd.Index(row_names.values(), name=_header(rows)))
 
 
+def table_by_checkpoint(records: Sequence[Record], *, value: str = "dice") -> pd.DataFrame:
+    """Mean ± standard deviation over seeds, one row a label budget, one column a key of `scores`.
+
+    Made for records whose keys are not "last" and "best" but things to compare, such as who drew
+    a mask. Empty where there are no records.
+    """
+    groups = defaultdict(list)
+    for record in sorted(records, key=lambda r: sortable(r.labelled_percent)):
+        groups[record.labelled_percent].append(record)
+    keys = list(dict.fromkeys(key for record in records for key in record.scores))
+    table = {key: [cell_text(runs, value, key) for runs in groups.values()] for key in keys}
+    index = pd.Index([percent_text(percent) for percent in groups], name="labels %")
+    return pd.DataFrame(table, index=index)
+
+
 def provenance_table(records: Sequence[Record]) -> pd.DataFrame:
     """Where the numbers come from: seeds, split, commit, hardware, seconds, memory."""
     groups = defaultdict(list)

@@ -7,6 +7,8 @@ checkpoints and records, so a study that was interrupted goes on where it stoppe
 """
 
 import copy
+import hashlib
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,7 +21,7 @@ from lib.data.batches import BatchStream
 from lib.data.dataset import SegmentationDataset
 from lib.data.splits import Split, labelled_subset
 from lib.evaluation.metrics import score_image, summarise
-from lib.evaluation.provenance import peak_gpu_memory_mb, provenance
+from lib.evaluation.provenance import provenance
 from lib.evaluation.records import Record, write_record
 from lib.models.unet_pp import build_unet_pp
 from lib.prompts.from_masks import PromptConfig
@@ -56,7 +58,7 @@ class StudyConfig:
 
     size: int = 128
     sam_size: int = 256
-    encoder: str = "resnet18"
+    encoder: str = "tu-mobilenetv3_small_100"
     encoder_weights: str | None = None
     first_steps: int = 400
     fine_steps: int = 200
@@ -93,6 +95,7 @@ class Cell:
     sam: FrozenSam
     results: Path
     checkpoints: Path | None = None
+    replace: bool = False  # records of other runs with the same names, as when trying things out
     progress: bool | Callable = True
 
     def __post_init__(self) -> None:
@@ -156,20 +159,27 @@ def mask_quality(cell: Cell, network: nn.Module) -> Record:
     Control (d). It reads the masks of unlabelled images to report on them; training never does.
     """
     origin, began = provenance(), time.monotonic()
-    rows = {}
-    for painter, source in PAINTERS.items():
-        method = mining(cell, KnowledgeMiningConfig(source=source, **_shared(cell)), network)
-        method.mine_all(cell.dataset, cell.unlabelled)
-        masks, valid = method.pseudo.get(cell.unlabelled)
-        rows[painter] = [
-            {"name": cell.dataset.names[i], "labelled": float(ok)}
-            | score_image(mask, cell.dataset.mask(i), classes=cell.dataset.classes)
-            for i, mask, ok in zip(cell.unlabelled, masks, valid, strict=True)
-        ]
+    rows = {who: mask_scores(cell, network, source=source) for who, source in PAINTERS.items()}
     record = _record(cell, MASKS, rows, origin)
     record.seconds = time.monotonic() - began
-    write_record(record, cell.results)
+    write_record(record, cell.results, replace=cell.replace)
     return record
+
+
+def mask_scores(cell: Cell, network: nn.Module, **settings) -> list[dict]:
+    """Mine all of U once and score each mask; an image without pseudo label counts as empty.
+
+    settings: of `KnowledgeMiningConfig`, such as source or prompts. Returns one row an image:
+    name, "labelled" (1.0 with a pseudo label, else 0.0) and what `score_image` says.
+    """
+    method = mining(cell, KnowledgeMiningConfig(**{**_shared(cell), **settings}), network)
+    method.mine_all(cell.dataset, cell.unlabelled)
+    masks, valid = method.pseudo.get(cell.unlabelled)
+    return [
+        {"name": cell.dataset.names[i], "labelled": float(ok)}
+        | score_image(mask, cell.dataset.mask(i), classes=cell.dataset.classes)
+        for i, mask, ok in zip(cell.unlabelled, masks, valid, strict=True)
+    ]
 
 
 def _train(
@@ -189,7 +199,7 @@ def _train(
         method,
         stream,
         steps=steps,
-        directory=cell.checkpoints and cell.checkpoints / _slug(cell, name),
+        directory=cell.checkpoints and cell.checkpoints / _folder(cell, name),
         validate=lambda m: summarise(evaluate(m.predict, cell.dataset, cell.val)),
         device=cell.config.device,
         precision=cell.config.precision,
@@ -204,16 +214,13 @@ def _train(
     record.parameters |= {"steps": steps, "method": method.hyperparameters()}
     record.seconds = history.seconds
     record.peak_memory_mb = history.peak_memory_mb
-    record.peak_gpu_memory_mb = peak_gpu_memory_mb()
+    record.peak_gpu_memory_mb = history.peak_gpu_memory_mb
     record.history = _summary(history, getattr(method, "log", []))
-    write_record(record, cell.results)
+    write_record(record, cell.results, replace=cell.replace)
     return record
 
 
 def _record(cell: Cell, name: str, rows: dict[str, Sequence[dict]], origin: dict) -> Record:
-    parameters = asdict(cell.config)
-    for key in ("runs", "device"):  # which other runs there were changes nothing in this one
-        parameters.pop(key)
     return Record(
         method=name,
         dataset=cell.dataset.title,
@@ -225,7 +232,7 @@ def _record(cell: Cell, name: str, rows: dict[str, Sequence[dict]], origin: dict
         seed=cell.seed,
         scores={key: summarise(value) for key, value in rows.items()},
         per_image={key: list(value) for key, value in rows.items()},
-        parameters=parameters,
+        parameters=_parameters(cell),
         **origin,
     )
 
@@ -247,6 +254,20 @@ def _shared(cell: Cell) -> dict:
     return {"learning_rate": cell.config.fine_learning_rate, "prompts": prompts}
 
 
-def _slug(cell: Cell, name: str) -> str:
-    words = f"{cell.dataset.title} {cell.fraction:g} seed{cell.seed} {name}"
+def _folder(cell: Cell, name: str) -> str:
+    """Return a folder name that changes with whatever changes the run, f0's training included.
+
+    A checkpoint does not know which weights its run started from, so the name must.
+    """
+    settings = {**_parameters(cell), "split": cell.split.sha256, "data": cell.dataset.fingerprint()}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    words = f"{cell.dataset.title} {cell.fraction:g} seed{cell.seed} {name} {digest}"
     return "".join(c if c.isalnum() or c == "." else "_" for c in words.lower())
+
+
+def _parameters(cell: Cell) -> dict:
+    """Return the configuration without what changes no single run."""
+    parameters = asdict(cell.config)
+    for key in ("runs", "device"):
+        parameters.pop(key)
+    return parameters
