@@ -6,7 +6,7 @@ import torch
 from segment_anything import SamPredictor, sam_model_registry
 from tiny_sam import fill, prompt, tiny_sam
 
-from lib.sam.decode import decode_prompts
+from lib.sam.decode import decode_prompts, mask_input
 from lib.sam.preprocess import input_size, preprocess
 from lib.sam.resize import resize_positions
 
@@ -124,24 +124,19 @@ def test_half_precision_embeddings_and_gradient():
 
 
 def test_mask_of_picture_size_lands_where_the_picture_is():
-    # Non-square picture, 128 x 256 at SAM size 256: the frame's upper half. A mask prompt given
-    # at picture size must equal the same mask given in SAM's own frame, padding filled by hand.
-    sam = tiny_sam()
-    embeddings = torch.randn(1, 32, 16, 16, generator=torch.Generator().manual_seed(0))
-    coarse = torch.full((32, 64), -6.0)
-    coarse[8:20, 10:30] = 6.0
+    # A 128 x 256 picture fills the upper half of SAM's square frame; below it is padding.
     frame = torch.full((64, 64), -6.0)
-    frame[:32] = coarse
-    picture = coarse.repeat_interleave(4, 0).repeat_interleave(4, 1)  # 128 x 256
-    with torch.no_grad():
-        ours, theirs = (
-            decode_prompts(sam, embeddings, [prompt(mask_logits=m)], [0], size=(128, 256))
-            for m in (picture, frame)
-        )
-    # antialiasing softens the mask's edge a little, so close, not equal; a mask in the wrong
-    # place (resized to the whole frame) differs by more than ten times that
-    scale = theirs.low_res.std()
-    assert (ours.low_res - theirs.low_res).abs().mean() < 0.05 * scale
+    frame[8:20, 10:30] = 6.0
+    picture = frame[:32].repeat_interleave(4, 0).repeat_interleave(4, 1)
+    ours = mask_input(tiny_sam(), picture, (128, 256))[0]
+    assert torch.equal(ours > 0, frame > 0)
+    assert (ours[32:] == -6).all()
+    assert ours[10:18, 12:28].min() == 6  # away from the edge, which antialiasing softens
+
+
+def test_mask_of_sams_own_size_is_taken_as_it_is():
+    previous = torch.randn(64, 64)
+    assert torch.equal(mask_input(tiny_sam(), previous, (128, 256))[0], previous)
 
 
 def test_no_prompts_give_empty_results():

@@ -14,6 +14,7 @@ from torch import Tensor
 from lib.sam.attention import use_fused_attention
 from lib.sam.checkpoint_files import CheckpointError, read_state_dict
 from lib.sam.resize import patch_size, resize_positions
+from lib.sam.small import build_small_sam, load_small_sam
 
 
 class Official(NamedTuple):
@@ -85,8 +86,6 @@ def load_sam(
     elif checkpoint is not None:
         sam = _load(name, Path(checkpoint).expanduser())
     elif name == "small":
-        from lib.sam.small import load_small_sam
-
         sam = load_small_sam()
     else:
         raise CheckpointError(
@@ -102,11 +101,7 @@ def load_sam(
 
 
 def _builder(name: str) -> Callable[[], Sam]:
-    if name == "small":
-        from lib.sam.small import build_small_sam
-
-        return build_small_sam
-    return sam_model_registry[name]
+    return build_small_sam if name == "small" else sam_model_registry[name]
 
 
 def _load(name: str, path: Path) -> Sam:

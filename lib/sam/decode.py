@@ -159,7 +159,7 @@ def _decode_group(
         corners = torch.stack([prompt.box for prompt in prompts]).to(device)
         boxes = to_input.apply_boxes_torch(corners, size)
     if has_mask:
-        masks = torch.stack([_mask_input(sam, p.mask_logits, size) for p in prompts]).to(device)
+        masks = torch.stack([mask_input(sam, p.mask_logits, size) for p in prompts]).to(device)
     sparse, dense = sam.prompt_encoder(points=points, boxes=boxes, masks=masks)
     weight = sam.mask_decoder.iou_token.weight  # an embedding may be stored in half precision
     low_res, iou = decode_batch(sam, embeddings.to(weight.dtype), sparse, dense)
@@ -171,7 +171,7 @@ def _decode_group(
     return low_res.take_along_dim(best[:, :, None, None], dim=1), iou.take_along_dim(best, dim=1)
 
 
-def _mask_input(sam: Sam, logits: Tensor, size: tuple[int, int]) -> Tensor:
+def mask_input(sam: Sam, logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Bring h x w mask logits into SAM's low-res frame; returns 1 x 4h' x 4w'."""
     side = sam.prompt_encoder.mask_input_size
     logits = logits.detach().float()
