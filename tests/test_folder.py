@@ -185,7 +185,9 @@ def test_task_names_the_folder_of_masks(pairs):
     for name in ("1", "2", "10"):
         save(pairs / "labels" / f"{name}.png", bands((0, 1, 2, 3)).astype(np.uint8))
     assert FolderDataset(pairs).classes == 2
-    assert FolderDataset(pairs, task="labels").classes == 4
+    labels = FolderDataset(pairs, task="labels")
+    assert labels.classes == 4
+    assert labels.title == f"{pairs.name} (labels)"
     with pytest.raises(DataError, match="no folder 'lesions'"):
         FolderDataset(pairs, task="lesions")
 

@@ -81,7 +81,7 @@ class FolderDataset(SegmentationDataset):
             splits=[entry.split for entry in entries],
             classes=self._rule.classes,
             size=size,
-            title=facts.title + (f" ({task})" if task else "") or self.root.resolve().name,
+            title=(facts.title or self.root.resolve().name) + (f" ({task})" if task else ""),
             licence=facts.licence,
             origin=facts.origin,
         )
