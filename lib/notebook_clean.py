@@ -1,13 +1,20 @@
-"""Takes out of an executed notebook what belongs to one machine: times, paths, live widgets."""
+"""Takes out of an executed notebook what belongs to one machine: times, paths, live widgets.
 
+And makes its figures small: pictures full of noise are what a notebook's size consists of.
+"""
+
+import base64
+import io
 import re
 import tempfile
 from pathlib import Path
 
 from nbformat import NotebookNode
+from PIL import Image
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 CELL_METADATA = ("tags", "jupyter")
+COLOURS = 256  # of a stored figure: one byte a pixel instead of four
 
 
 def clean(node: NotebookNode, root: Path) -> NotebookNode:
@@ -17,6 +24,7 @@ def clean(node: NotebookNode, root: Path) -> NotebookNode:
     - Widget views are dropped: without a running kernel they show nothing, and their fixed twin
       stands in the same notebook.
     - In text outputs ``root`` (the repository) becomes relative and the home folder ``~``.
+    - Figures keep ``COLOURS`` colours, which makes pictures of photographs a third as large.
     """
     language = node.metadata.get("kernelspec", {}).get("language", "python")
     node.metadata = NotebookNode(
@@ -30,6 +38,7 @@ def clean(node: NotebookNode, root: Path) -> NotebookNode:
             cell.outputs = [output for output in cell.outputs if not _is_widget(output)]
             for output in cell.outputs:
                 _hide_paths(output, root)
+                _shrink_figure(output)
     return node
 
 
@@ -46,6 +55,25 @@ def _hide_paths(output: NotebookNode, root: Path) -> None:
     for key, value in output.get("data", {}).items():
         if key.startswith("text/"):
             output.data[key] = _relative(value, root)
+
+
+def _shrink_figure(output: NotebookNode) -> None:
+    """Replace a PNG by one with a palette, where that is smaller; the second time nothing is."""
+    data = output.get("data", {})
+    if "image/png" not in data:
+        return
+    stored = base64.b64decode(data["image/png"])
+    with Image.open(io.BytesIO(stored)) as figure:
+        if figure.mode == "P":
+            return
+        # Figures are drawn on white: what is transparent would turn black without its alpha.
+        white = Image.new("RGBA", figure.size, "white")
+        flat = Image.alpha_composite(white, figure.convert("RGBA")).convert("RGB")
+    smaller = io.BytesIO()
+    # Not dithered: dots would cost more bytes than they add to a figure.
+    flat.quantize(COLOURS, dither=Image.Dither.NONE).save(smaller, "PNG", optimize=True)
+    if len(smaller.getvalue()) < len(stored):
+        data["image/png"] = base64.b64encode(smaller.getvalue()).decode()
 
 
 def _relative(text: str, root: Path) -> str:

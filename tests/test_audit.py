@@ -1,5 +1,6 @@
 """The audit: the numbers of its table, its problems, the contact sheet, the command line."""
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 from lib.data.audit import audit, contact_sheet, main
 from lib.data.folder import FolderDataset
 from lib.data.splits import Split, save_split
+from lib.display.style import use_style
 
 
 @pytest.fixture
@@ -81,6 +83,13 @@ def test_contact_sheet_shows_pictures_with_outlines(folder, tmp_path):
     assert [bool(axes.collections) for axes in shown] == [False, True, True, True, True]
     figure.savefig(tmp_path / "sheet.png")
     assert np.asarray(Image.open(tmp_path / "sheet.png").convert("L")).std() > 10
+
+
+def test_contact_sheet_keeps_its_margins_in_a_notebook(folder, recwarn):
+    with mpl.rc_context():
+        use_style()
+        contact_sheet(FolderDataset(folder), 5).canvas.draw()
+    assert not [warning for warning in recwarn if "layout" in str(warning.message)]
 
 
 def test_command_line(folder, tmp_path, capsys):

@@ -95,7 +95,8 @@ def contact_sheet(dataset: SegmentationDataset, n: int = 24, *, columns: int = 6
     n = min(n, len(dataset))
     chosen = np.linspace(0, len(dataset) - 1, n).round().astype(int)
     rows = -(-n // columns)
-    figure = Figure(figsize=(2.1 * columns, 2.3 * rows + 0.5))
+    # Its margins are set below, which a notebook's default layout (`use_style`) would refuse.
+    figure = Figure(figsize=(2.1 * columns, 2.3 * rows + 0.5), layout="none")
     grid = figure.subplots(rows, columns, squeeze=False)
     top = 1 - 0.7 / figure.get_figheight()  # inches for the title and the first row of names
     figure.subplots_adjust(0.01, 0.01, 0.99, top, wspace=0.04, hspace=0.12)
