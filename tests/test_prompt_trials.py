@@ -1,0 +1,123 @@
+"""The simulated user of any SAM, and the pictures of a promptable model."""
+
+import pandas as pd
+import pytest
+import torch
+from tiny_sam import tiny_sam
+
+from lib.display.promptable import embedding_colours, prompt_chart
+from lib.sam.decode import Decoded
+from lib.sam.frozen import FrozenSam
+from lib.training.prompt_trials import (
+    box_prompts,
+    largest_objects,
+    mask_ious,
+    simulated_clicks,
+)
+
+
+class Stubborn:
+    """A teacher that always answers with the left half; it remembers what it was asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def decode(self, embeddings, prompts, image_index, size):
+        self.asked.append(list(prompts))
+        logits = -torch.ones(len(prompts), 1, *size)
+        logits[..., : size[1] // 2] = 1
+        return Decoded(logits, torch.ones(len(prompts), 1), logits[..., ::2, ::2])
+
+
+class Two:
+    """A data set of two given masks; each image is as bright as half its number."""
+
+    title = "two"
+
+    def __init__(self, masks):
+        self.mask = masks.__getitem__
+
+    def __len__(self):
+        return 2
+
+    def image(self, i):
+        return torch.full((3, 8, 12), i / 2)
+
+
+@pytest.fixture
+def target():
+    """An object at rows 1-6, columns 4-7 of an 8 x 12 picture, whose left half ends at column 5."""
+    mask = torch.zeros(1, 8, 12, dtype=torch.bool)
+    mask[0, 1:7, 4:8] = True
+    return mask
+
+
+def test_the_first_click_is_inside_and_the_next_corrects_the_largest_error(target):
+    teacher = Stubborn()
+    simulated_clicks(teacher, torch.zeros(1), target, 2)
+    (first,), (second,) = teacher.asked
+    x, y = first.points[0].int().tolist()
+    assert target[0, y, x]
+    assert (first.labels.tolist(), first.mask_logits) == ([1], None)
+    # The answer invents 48 - 12 px on the left and misses 12 px: the click belongs to the former.
+    x, y = second.points[1].int().tolist()
+    assert second.labels.tolist() == [1, 0]
+    assert x < 6
+    assert not target[0, y, x]
+    assert second.mask_logits.shape == (4, 6)
+
+
+def test_previous_decides_on_the_mask_prompt(target):
+    teacher = Stubborn()
+    simulated_clicks(teacher, torch.zeros(1), target, 2, previous=lambda low_res: None)
+    assert teacher.asked[1][0].mask_logits is None
+
+
+def test_a_real_sam_answers_each_round():
+    sam = tiny_sam()
+    side = sam.image_encoder.img_size
+    targets = torch.zeros(2, side, side, dtype=torch.bool)
+    targets[:, side // 4 : side // 2, side // 4 : side // 2] = True
+    teacher = FrozenSam(sam)
+    embeddings = teacher.encode(torch.rand(2, 3, side, side, generator=torch.manual_seed(0)))
+    answers = simulated_clicks(teacher, embeddings, targets, 3)
+    assert [tuple(a.logits.shape) for a in answers] == [(2, 1, side, side)] * 3
+
+
+def test_largest_objects_skip_empty_masks(target):
+    masks = [torch.zeros(8, 12).long(), target[0].long()]
+    masks[1][0, 0] = 1  # a stray pixel, not connected
+    data = Two(masks)
+    images, found = largest_objects(data, 5)
+    assert torch.equal(found, target)
+    assert torch.equal(images, torch.full((1, 3, 8, 12), 0.5))
+    masks[1].zero_()
+    with pytest.raises(ValueError, match="all 2 masks are empty"):
+        largest_objects(data, 5)
+
+
+def test_boxes_and_ious(target):
+    assert box_prompts(target)[0].box.tolist() == [4, 1, 7, 6]
+    half = target.clone()
+    half[0, 1:4] = False
+    empty = torch.zeros_like(target)
+    pairs = torch.cat([target, half, empty, empty])
+    assert mask_ious(pairs, torch.cat([target, target, target, empty])) == [1, 0.5, 0, 1]
+
+
+def test_tokens_that_differ_get_different_colours_in_all_images():
+    embeddings = torch.zeros(2, 4, 2, 3)
+    embeddings[:, 0, 0], embeddings[:, 1, 1] = 1.0, 1.0  # the upper row differs from the lower
+    embeddings[0, 2, 0, 0], embeddings[1, 3, 1, 1] = 0.1, 0.2
+    colours = embedding_colours(embeddings)
+    assert colours.shape == (2, 3, 2, 3)
+    assert [colours.min(), colours.max()] == [0, 1]
+    assert abs(colours[0, 0, 0, 2] - colours[0, 0, 1, 2]) > 0.9
+    assert torch.equal(colours[0, :, 0, 2], colours[1, :, 0, 2])
+
+
+def test_prompt_chart_draws_every_score():
+    scores = pd.DataFrame({"box": [0.8, 0.7], "ellipse": [0.6, 0.9]}, index=["polyp", "lung"])
+    ax = prompt_chart(scores, floor="ellipse").axes[0]
+    drawn = {s.get_label(): s.get_offsets()[:, 0].tolist() for s in ax.collections}
+    assert drawn == {"box": [0.8, 0.7], "ellipse": [0.6, 0.9]}
