@@ -1,7 +1,8 @@
 """Chest X-rays: ribs, clavicles, spine, heart and diaphragm over two lungs.
 
 The target is both lungs. Darkness alone does not find them: the air around the body and a gas
-bubble below the diaphragm are dark too, and the lungs differ in exposure and hold opacities.
+bubble below the diaphragm are dark too, the lungs differ in exposure and hold opacities, and some
+pictures are negatives.
 """
 
 import numpy as np
@@ -25,8 +26,8 @@ from lib.data.modalities.painting import (
 
 LOOKS = {
     "seen": Look(
-        scale=(0.85, 1.1),
-        contrast=(0.55, 1.1),
+        scale=(0.75, 1.2),
+        contrast=(0.3, 1.0),
         noise=(0.01, 0.03),
         blur=(0.0, 0.006),
         gamma=(0.75, 1.3),
@@ -34,7 +35,7 @@ LOOKS = {
     ),
     "unseen": Look(
         scale=(0.65, 0.85),
-        contrast=(0.35, 0.7),
+        contrast=(0.25, 0.6),
         noise=(0.04, 0.08),
         blur=(0.006, 0.012),
         gamma=(1.3, 1.9),
@@ -62,14 +63,18 @@ def draw(rng: Generator, size: int, look: Look) -> tuple[np.ndarray, np.ndarray]
     film -= _stomach_gas(rng, y, x) * contrast
     film += 0.12 * step(y - 0.75, 0.6) * body  # the abdomen absorbs more
     film = _exposed(rng, film, size, body)
-    return exposure(rng, grey(film), look), depth > 0
+    if rng.random() < 0.15:  # stored as a negative, as happens in archives: bones are dark
+        film = 1 - np.clip(film, 0, 1)
+    exposed = rng.uniform(0.8, 0.97) if rng.random() < 0.4 else 1.0  # down to the collimator
+    visible = step(exposed - coordinates(size)[0], edge(size))
+    return exposure(rng, grey(film * visible), look), (depth > 0) & (visible > 0.5)
 
 
 def _chest_coordinates(rng: Generator, size: int, look: Look) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns of a chest of height about 2, turned, shifted, scaled and a bit warped."""
     rows, columns = coordinates(size)
-    turn, zoom = rng.normal(0, 0.05), rng.uniform(*look.scale)
-    y, x = rows - rng.normal(0, 0.08), columns - rng.normal(0, 0.06)
+    turn, zoom = rng.normal(0, 0.1), rng.uniform(*look.scale)
+    y, x = rows - rng.normal(0, 0.1), columns - rng.normal(0, 0.1)
     y, x = (
         (np.cos(turn) * y - np.sin(turn) * x) / zoom,
         (np.sin(turn) * y + np.cos(turn) * x) / zoom,
@@ -164,10 +169,10 @@ def _vessels(rng: Generator, size: int, y, x) -> np.ndarray:
 def _opacities(rng: Generator, size: int, lungs) -> np.ndarray:
     """Cloudy bright areas, as of pneumonia: still lung."""
     cloud = np.zeros((size, size), np.float32)
-    for _ in range(rng.integers(0, 4)):
-        centre = rng.uniform((-0.5, -0.6), (0.5, 0.6))
-        blob = shape(size, centre, rng.uniform(0.1, 0.3), contour(rng, roughness=0.3))
-        cloud += rng.uniform(0.06, 0.26) * step(blob, 0.3)
+    for _ in range(rng.integers(0, 6)):
+        centre = rng.uniform((-0.5, -0.7), (0.6, 0.7))
+        blob = shape(size, centre, rng.uniform(0.1, 0.4), contour(rng, roughness=0.3))
+        cloud += rng.uniform(0.06, 0.32) * step(blob, 0.25)
     return cloud * step(np.maximum(*lungs) - 0.02, 0.1) * (1 + 0.3 * smooth_noise(rng, size, 16))
 
 
@@ -180,7 +185,7 @@ def _stomach_gas(rng: Generator, y, x) -> np.ndarray:
 
 
 def _exposed(rng: Generator, film: np.ndarray, size: int, body: np.ndarray) -> np.ndarray:
-    """Scatter, uneven exposure, collimation and a side marker."""
+    """Scatter, uneven exposure and a side marker."""
     rows, columns = coordinates(size)
     film = film + 0.3 * (uniform_filter(film, size // 2, mode="nearest") - film.mean())
     tilt = rng.normal(0, 0.1, 2)
@@ -188,6 +193,4 @@ def _exposed(rng: Generator, film: np.ndarray, size: int, body: np.ndarray) -> n
     if rng.random() < 0.5:
         marker = np.maximum(np.abs(rows + 0.85), np.abs(columns - 0.85 * rng.choice((-1, 1))))
         film = film + 0.8 * step(rng.uniform(0.02, 0.05) - marker, edge(size))
-    if rng.random() < 0.4:
-        film = film * step(rng.uniform(0.8, 0.97) - rows, edge(size))
     return film.astype(np.float32)
