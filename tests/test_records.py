@@ -51,6 +51,7 @@ def test_file_names_are_deterministic_and_tell_runs_apart():
     assert (
         file_name(record(variant="box only")) == "supervised-box_only-kvasir_seg-25pct-seed1.json"
     )
+    assert "-u_net_plus_plus-" in file_name(record(variant="U-Net++"))
     assert file_name(record(labelled_seed=2)) == "supervised-kvasir_seg-25pct-subset2-seed1.json"
     assert file_name(record(labelled_fraction=None)) == "supervised-kvasir_seg-200labels-seed1.json"
     assert file_name(record(labelled_fraction=0.075)).split("-")[2] == "7.5pct"

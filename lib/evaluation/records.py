@@ -268,7 +268,9 @@ def _write_atomically(path: Path, text: str) -> None:
 
 
 def _slug(text: str) -> str:
-    slug = re.sub(r"[^a-z0-9.]+", "_", text.lower()).strip("_.")
+    # U-Net and U-Net++ are two networks and need two files.
+    spelt = text.lower().replace("+", " plus ")
+    slug = re.sub(r"[^a-z0-9.]+", "_", spelt).strip("_.")
     if not slug:
         raise RecordError(f"{text!r} gives no file name: use letters or digits")
     return slug
