@@ -30,10 +30,10 @@ def noisy_boxes(boxes, deviation, size, generator=None):
     sides = (boxes[:, 2:] - boxes[:, :2] + 1).repeat(1, 2)
     error = torch.randn(boxes.shape, generator=generator).to(boxes)
     moved = boxes + error * sides * torch.as_tensor(deviation).to(boxes).reshape(-1, 1)
-    low = torch.minimum(moved[:, :2], moved[:, 2:])
-    high = torch.maximum(torch.maximum(moved[:, :2], moved[:, 2:]), low + 1)
     limit = boxes.new_tensor([size[1] - 1.0, size[0] - 1.0])
-    return torch.cat([low.clamp_min(0).minimum(limit - 1), high.minimum(limit)], 1)
+    low = torch.minimum(moved[:, :2], moved[:, 2:]).clamp_min(0).minimum(limit - 1)
+    high = torch.maximum(moved[:, :2], moved[:, 2:]).minimum(limit)
+    return torch.cat([low, torch.maximum(high, low + 1)], 1)
 
 
 def random_clicks(region, generator=None, depth=2):

@@ -29,7 +29,8 @@ def save_small_sam(sam, directory, facts) -> Path:
     """Write weights, `small_sam.json` (with size, parameters and SHA-256 added) and `README.md`.
 
     `facts`: `training` (what was done), `accuracy` (set -> means of `summarise_prompts`, with
-    `images`), `limits` (list of sentences). Returns the path of the weights.
+    `images`), `curve` (rows of accuracy against time) with `curve_note`, `limits` (sentences); the
+    last three may be missing. Returns the path of the weights.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -95,9 +96,13 @@ def render_card(card) -> str:
             cells = [f"{accuracy[s][key]:.2f}" if key in accuracy[s] else "–" for s in sets]
             lines.append(f"| {key.replace('_', ' ')} | " + " | ".join(cells) + " |")
     if curve := card.get("curve"):
-        lines += ["", "## Accuracy against time", ""]
+        lines += ["", "## Accuracy against time", "", card.get("curve_note", ""), ""]
         lines += ["| " + " | ".join(curve[0]) + " |", "|" + "---|" * len(curve[0])]
-        lines += ["| " + " | ".join(str(v) for v in row.values()) + " |" for row in curve]
+        lines += ["| " + " | ".join(_cell(value) for value in row.values()) + " |" for row in curve]
     if limits := card.get("limits"):
         lines += ["", "## Limits", "", *(f"- {limit}" for limit in limits)]
     return "\n".join(lines) + "\n"
+
+
+def _cell(value):
+    return f"{value:.2f}" if isinstance(value, float) else str(value)

@@ -11,24 +11,14 @@ from pathlib import Path
 
 import torch
 
-from lib.data.generated import GeneratedStream, ImagePool, unpack
+from lib.data.generated import GeneratedStream, ImagePool
 from lib.sam.resize import resize_positions
 from lib.sam.small import IMAGE_SIZE, build_small_sam
 from lib.training.loop import fit
 from lib.training.small_sam import SmallSamConfig, SmallSamPretraining
 from lib.training.small_sam_card import save_small_sam
 from lib.training.small_sam_evaluation import evaluate_prompts, summarise_prompts
-
-HELD_OUT_SEED = 999
-
-
-def held_out(directory, count=64):
-    """Generated images never trained on (`N x 3 x 256 x 256` uint8), largest objects as masks."""
-    packed = ImagePool(directory, seed=HELD_OUT_SEED, count=count).fill(progress=False).images
-    packed = torch.from_numpy(packed[:].copy())
-    objects = unpack(packed[..., 3].long())
-    largest = objects.flatten(2).sum(2).argmax(1)
-    return packed[..., :3].permute(0, 3, 1, 2), objects[torch.arange(count), largest] > 0
+from lib.training.small_sam_records import generated_objects
 
 
 def pretrain(output, *, steps, small_steps=0, pool=20_000, config=None, seed=0, progress=True):
@@ -37,7 +27,7 @@ def pretrain(output, *, steps, small_steps=0, pool=20_000, config=None, seed=0, 
     torch.manual_seed(seed)
     sam, histories = build_small_sam(), []
     images = ImagePool(output / "pool", seed=seed, count=pool).fill(progress=progress)
-    check = held_out(output / "pool")
+    check = generated_objects(64)[:2]
     for size, length in ((IMAGE_SIZE // 2, small_steps), (IMAGE_SIZE, steps)):
         if not length:
             continue
@@ -79,7 +69,7 @@ def main(arguments=None):
         chosen.output, steps=chosen.steps, small_steps=chosen.small_steps, pool=chosen.pool,
         config=SmallSamConfig(batch=chosen.batch), seed=chosen.seed,
     )  # fmt: skip
-    scores = evaluate_prompts(sam, *held_out(Path(chosen.output) / "pool"))
+    scores = evaluate_prompts(sam, *generated_objects(300)[:2])
     training = {
         "Steps": f"{chosen.small_steps} at 128 px, {chosen.steps} at 256 px",
         "Images a step": chosen.batch,
