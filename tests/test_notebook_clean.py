@@ -54,3 +54,11 @@ def test_transparent_ground_becomes_white():
     figure.paste((0, 0, 0, 0), (0, 0, 20, 20))
     pixels = opened(clean(notebook_with(figure), Path(".")))
     assert (pixels[2:18, 2:18] > 250).all()
+
+
+def test_a_small_mark_keeps_its_colour():
+    figure = noisy_photograph()
+    sky = (86, 180, 233)
+    figure.paste(sky, (60, 40, 66, 46))
+    mark = opened(clean(notebook_with(figure), Path(".")))[41:45, 61:65]
+    assert np.abs(mark - sky).max() <= 4
