@@ -4,6 +4,10 @@ BIN := .venv/bin
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=600 \
 	--nbval-sanitize-with=tests/nbval_sanitize.cfg
 
+# Threads that wait asleep: on cores that others use too, threads that spin make training several
+# times slower, and on free cores it makes no difference.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 # A backend set by the user would leave the notebooks without figures.
 unexport MPLBACKEND
 

@@ -1,0 +1,87 @@
+"""Write the README's tables from the notebooks and the records: `python workflow/readme.py`.
+
+Nothing in these tables is typed by hand; a test fails when the README no longer says what the
+records say.
+"""
+
+import json
+import re
+from pathlib import Path
+
+from lib.evaluation.records import read_records
+from lib.evaluation.tables import results_table, to_markdown
+from lib.notebook_file import opening_table, read_notebook, title
+from lib.training.mining_study import RUNS, SUPERVISED
+
+ROOT = Path(__file__).resolve().parent.parent
+SETS = {"Kvasir-SEG": "polyps", "Montgomery and Shenzhen": "lungs on chest X-rays"}
+BUDGETS = [5.0, 25.0, 50.0, 75.0, 100.0]
+SPEED = {
+    "mining_cache": "Second round of mining with cached embeddings (ViT-B, 1024 px)",
+    "batched_decoding": "Prompts decoded in batches instead of one by one (small SAM)",
+    "encoder_1024_forward": "Fused attention in SAM's encoder (ViT-B, 1024 px, forward)",
+    "encoder_512_forward": "The same at 512 px",
+    "encoder_256_forward_backward": "The same at 256 px, forward and backward",
+}
+
+
+def main() -> None:
+    """Replace the text between each pair of markers."""
+    path = ROOT / "README.md"
+    path.write_text(filled(path.read_text("utf-8")), "utf-8")
+
+
+def filled(text: str) -> str:
+    """Return `text` with its tables renewed."""
+    for name, table in {
+        "notebooks": notebooks_table(),
+        "knowledge mining": mining_tables(),
+        "speed": speed_table(),
+    }.items():
+        marker = f"<!-- {name}: written by workflow/readme.py -->"
+        pattern = re.escape(marker) + r"\n.*?<!-- end -->"
+        text, count = re.subn(
+            pattern, lambda _, m=marker, t=table: f"{m}\n{t}\n<!-- end -->", text, flags=re.DOTALL
+        )
+        if count != 1:
+            raise ValueError(f"README.md: expected the marker {marker!r} once, found {count}")
+    return text
+
+
+def notebooks_table() -> str:
+    """Number and title of each notebook with what it costs, from its opening table."""
+    rows = ["| Notebook | Cost |", "|---|---|"]
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        notebook = read_notebook(path)
+        link = f"[{path.stem[:2]} {title(notebook)}](notebooks/{path.name})"
+        rows.append(f"| {link} | {opening_table(notebook)['Cost']} |")
+    return "\n".join(rows)
+
+
+def mining_tables() -> str:
+    """One table a data set, "not run" where there is no record."""
+    methods, parts = [SUPERVISED, *RUNS], []
+    for name, what in SETS.items():
+        runs = [r for r in read_records(ROOT / "results", dataset=name) if r.method in methods]
+        table = results_table(runs, row_order=methods, column_order=BUDGETS)
+        parts.append(
+            f"**{name}** ({what}), by share of labelled images in %\n\n{to_markdown(table)}"
+        )
+    return "\n\n".join(parts)
+
+
+def speed_table() -> str:
+    """Ratios of the last benchmark run, "not run" where there is none."""
+    path = ROOT / "results" / "benchmarks" / "sam.json"
+    figures = json.loads(path.read_text("utf-8"))["results"] if path.exists() else {}
+    rows = ["| What | Times faster | Memory saved |", "|---|---|---|"]
+    for key, what in SPEED.items():
+        figure = figures.get(key, {})
+        times = figure.get("ratio", figure.get("time_ratio", "not run"))
+        memory = figure.get("extra_memory_ratio")
+        rows.append(f"| {what} | {times} | {f'{memory} x' if memory else ''} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    main()
