@@ -113,7 +113,7 @@ def load_small_sam(weights=WEIGHTS):
     if not weights.is_file() or not card.is_file():
         raise CheckpointError(
             f"{weights} and {card.name} come with the repository; restore them with "
-            "`git checkout weights`, or train with `python -m lib.training.small_sam`"
+            "`git checkout weights`, or train with `python -m lib.training.small_sam_run`"
         )
     expected = json.loads(card.read_text(encoding="utf-8"))["sha256"]
     found = hashlib.sha256(weights.read_bytes()).hexdigest()

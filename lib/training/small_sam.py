@@ -6,7 +6,7 @@ further prompt; of three masks the one of lowest loss counts; focal and Dice los
 learns to predict each mask's IoU by squared error. All prompts of an image share one pass of
 the image encoder, which on a CPU is what makes it affordable.
 
-    python -m lib.training.small_sam --output DIR --steps N
+    python -m lib.training.small_sam_run --output DIR --steps N
 """
 
 import copy
@@ -231,9 +231,3 @@ def _to_correct(masks, quality, *, single):
     best = torch.zeros(len(masks), dtype=torch.long, device=masks.device)
     best[single:] = 1 + quality[single:, 1:].argmax(1)
     return masks[torch.arange(len(masks), device=masks.device), best][:, None]
-
-
-if __name__ == "__main__":
-    from lib.training.small_sam_run import main
-
-    main()

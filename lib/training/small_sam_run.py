@@ -1,6 +1,6 @@
 """The command that pretrains a small SAM from nothing: pool of images, training, card.
 
-    python -m lib.training.small_sam --output DIR --steps 6000 --small-steps 6000 --pool 20000
+    python -m lib.training.small_sam_run --output DIR --steps 6000 --small-steps 6000 --pool 20000
 
 It resumes where it was killed. `--small-steps` are taken first, at 128 px, a quarter of the cost.
 """
@@ -80,3 +80,7 @@ def main(arguments=None):
     means = summarise_prompts(scores) | {"images": len(scores["tight_box"])}
     facts = {"training": training, "accuracy": {"generated": means}}
     print(save_small_sam(sam, chosen.output, facts))
+
+
+if __name__ == "__main__":
+    main()
