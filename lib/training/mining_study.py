@@ -53,6 +53,7 @@ class StudyConfig:
     size: side of the network's images in pixels; sam_size: side of the images SAM is shown.
     first_steps, fine_steps: optimiser steps before and after mining. batch: images a step; a
     fine-tuning step takes half of them from each stream.
+    validations: how often a run is scored on the validation images, evenly over its steps.
     keep: objects prompted an image (3 polyps, 2 lungs).
     """
 
@@ -65,6 +66,7 @@ class StudyConfig:
     batch: int = 16
     learning_rate: float = 1e-3
     fine_learning_rate: float = 1e-4
+    validations: int = 10
     keep: int = 3
     prompt_mode: str = "points+box"
     sam: str = "small"
@@ -201,6 +203,7 @@ def _train(
         steps=steps,
         directory=cell.checkpoints and cell.checkpoints / _folder(cell, name),
         validate=lambda m: summarise(evaluate(m.predict, cell.dataset, cell.val)),
+        validate_every=max(1, steps // cell.config.validations),
         device=cell.config.device,
         precision=cell.config.precision,
         progress=cell.progress,
