@@ -37,7 +37,7 @@ class SupervisedConfig:
 
     @classmethod
     def quick(cls, **changes) -> "SupervisedConfig":
-        """A run that learns visibly on two CPU cores in about half a minute."""
+        """A short run for the CPU: small images, few steps."""
         return cls(**{"batch": 8, "steps": 120, "size": 96, **changes})
 
 
