@@ -23,6 +23,7 @@ def main() -> None:
     options = _arguments()
     sizes = {"keep": options.keep, "sam": options.sam}
     sizes |= {"size": options.size, "first_steps": options.steps, "fine_steps": options.fine_steps}
+    sizes |= {"batch": options.batch, "precision": options.precision}
     given = {key: value for key, value in sizes.items() if value is not None}
     config = paper(**given) if options.profile == "paper" else StudyConfig(**given)
 
@@ -74,6 +75,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, help="side of the network's images in pixels")
     parser.add_argument("--steps", type=int, help="steps before mining")
     parser.add_argument("--fine-steps", type=int, help="steps after mining")
+    parser.add_argument("--batch", type=int, help="images a step")
+    parser.add_argument("--precision", help="32-true or bf16-mixed")
     parser.add_argument("--output", type=Path, default=Path("results"))
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
     parser.add_argument("--cache", type=Path, default=Path(".cache/embeddings"))
