@@ -18,11 +18,11 @@ from pathlib import Path
 from nbformat import NotebookNode
 from tabulate import tabulate
 
-from lib.notebook_execution import Run, execute
-from lib.notebook_file import NotebookError, opening_table, parameters_of, read_notebook, title
-from lib.notebook_parameters import assign
-from lib.notebook_progress import ProgressLine, clock
-from lib.notebook_results import extract_figures, write_results_table
+from lib.notebook.execution import Run, execute
+from lib.notebook.file import NotebookError, opening_table, parameters_of, read_notebook, title
+from lib.notebook.parameters import assign
+from lib.notebook.progress import ProgressLine, clock
+from lib.notebook.results import extract_figures, write_results_table
 from lib.paths import repository_root
 
 # A cell of the quick profile that takes longer hangs; the published schedules have no limit.

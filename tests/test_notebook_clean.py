@@ -8,7 +8,7 @@ import nbformat.v4 as v4
 import numpy as np
 from PIL import Image
 
-from lib.notebook_clean import clean
+from lib.notebook.clean import clean
 
 
 def notebook_with(picture: Image.Image):

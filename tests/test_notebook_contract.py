@@ -7,8 +7,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
-from lib.notebook_checks import check_folder, check_notebook
-from lib.notebook_clean import WIDGET_VIEW
+from lib.notebook.checks import check_folder, check_notebook
+from lib.notebook.clean import WIDGET_VIEW
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 HOME = "/" + "home/somebody/data"  # in two parts, for this file is searched for such paths as well

@@ -1,7 +1,7 @@
 import pytest
 
-from lib.notebook_file import NotebookError, opening_table, parameters_of, read_notebook
-from lib.notebook_parameters import assign, parse_value
+from lib.notebook.file import NotebookError, opening_table, parameters_of, read_notebook
+from lib.notebook.parameters import assign, parse_value
 
 DEFAULTS = {"05_mining": {"lr": 1e-3, "steps": 40, "name": "a"}, "04_baselines": {"steps": 20}}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lib.notebook_checks import MACHINE_PATH
+from lib.notebook.checks import MACHINE_PATH
 
 REPOSITORY = Path(__file__).parent.parent
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".npy", ".h5", ".zip")

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 from lib.evaluation.records import Record, write_record
-from lib.notebook_results import write_results_table
+from lib.notebook.results import write_results_table
 from lib.run import main
 
 REPOSITORY = Path(__file__).parent.parent

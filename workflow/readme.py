@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lib.evaluation.records import read_records
 from lib.evaluation.tables import results_table, to_markdown
-from lib.notebook_file import opening_table, read_notebook, title
+from lib.notebook.file import opening_table, read_notebook, title
 from lib.training.mining_study import RUNS, SUPERVISED
 
 ROOT = Path(__file__).resolve().parent.parent

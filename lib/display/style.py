@@ -24,7 +24,7 @@ CLASS_COLOURS = (GREEN, ORANGE, SKY, PURPLE, YELLOW, BLUE, VERMILLION)
 
 TRUTH = YELLOW  # outline of the true mask
 HIT, MISS, FALSE_ALARM = "#BBBBBB", VERMILLION, BLUE  # pixels of an error map
-POSITIVE, NEGATIVE, BOX = SKY, VERMILLION, YELLOW  # prompts
+POSITIVE, NEGATIVE, BOX = SKY, VERMILLION, SKY  # prompts
 PROBABILITY = "cividis"  # colour map of probabilities, readable with any colour vision
 
 WIDTH = 10.0  # inches: the width of a notebook's text
@@ -49,7 +49,6 @@ def use_style() -> None:
             "figure.figsize": (WIDTH, 3.5),
             "font.size": 11,
             "grid.alpha": 0.3,
-            "image.interpolation": "nearest",
             "legend.frameon": False,
             "lines.linewidth": 1.8,
             "savefig.dpi": 80,

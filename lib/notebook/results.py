@@ -4,7 +4,7 @@ import base64
 from itertools import groupby
 from pathlib import Path
 
-from lib.notebook_file import read_notebook
+from lib.notebook.file import read_notebook
 
 SCORES = ("dice", "iou")
 

@@ -1,4 +1,4 @@
-"""The contract of a notebook, checked: ``python -m lib.notebook_checks [FILE...]``.
+"""The contract of a notebook, checked: ``python -m lib.notebook.checks [FILE...]``.
 
 The contract itself is written down in ``notebooks/README.md``. Each check is a function that
 yields the faults it finds, in words that name the remedy.
@@ -13,8 +13,8 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from lib.notebook_clean import CELL_METADATA, WIDGET_VIEW
-from lib.notebook_file import (
+from lib.notebook.clean import CELL_METADATA, WIDGET_VIEW
+from lib.notebook.file import (
     OPENING_ROWS,
     NotebookError,
     opening_table,

@@ -16,9 +16,9 @@ import psutil
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
-from lib.notebook_clean import clean
-from lib.notebook_file import read_notebook, tags
-from lib.notebook_progress import ProgressLine
+from lib.notebook.clean import clean
+from lib.notebook.file import read_notebook, tags
+from lib.notebook.progress import ProgressLine
 
 SAMPLE_SECONDS = 0.2
 # Papermill gives a busy machine 4 s to hand over a cell's output, then fails the notebook.

@@ -9,7 +9,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 
-from lib.notebook_file import NotebookError
+from lib.notebook.file import NotebookError
 
 KINDS = {
     bool: "true or false",
