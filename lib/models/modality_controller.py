@@ -1,0 +1,155 @@
+"""Modality controllers: what one modality adds to the attention blocks of a shared encoder.
+
+Xu et al. 2024 (ESP-MedSAM, arXiv 2407.14153); its equations were not open to us, so this follows
+the authors' released code. In every block, with t a learned token and b a learned number,
+
+    k' = [k; t],  v' = [v; t],  A = softmax(q k'^T / sqrt(d) + [relative bias, b])
+    x = x + Proj(A v');  x = BN(DWConv(x));  x = x + MLP(x) + MLP_med(x)
+
+Everything but t, b and MLP_med is shared by all modalities and belongs to timm's TinyViT.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from timm.models.tiny_vit import Attention, NormMlp, TinyVitBlock
+from torch import Tensor, nn
+from torch.nn import functional
+
+# Half-width of the token's uniform start: sqrt(6 / (3 * 16 * 16 + 16)), as released (Xavier's rule
+# for a patch of 16 x 16 pixels and 3 colours).
+TOKEN_RANGE = (6 / (3 * 16 * 16 + 16)) ** 0.5
+
+Parts = Sequence[tuple[slice, "BlockController | None"]]
+
+
+class BlockController(nn.Module):
+    """Token, bias and MLP of one modality for one attention block."""
+
+    def __init__(self, *, width: int, heads: int, separate_tokens: bool = False):
+        """Draw new ones.
+
+        Args:
+            width: channels of the block. heads: attention heads, each of width / heads channels.
+            separate_tokens: True learns one token for the keys and another for the values, as the
+                paper's figure may be read; False one for both, as released.
+        """
+        super().__init__()
+        self.key = _token(heads, width // heads)
+        self.separate_value = _token(heads, width // heads) if separate_tokens else None
+        self.bias = nn.Parameter(torch.zeros(1))
+        self.mlp = NormMlp(width, 4 * width)
+        for layer in (self.mlp.fc1, self.mlp.fc2):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+
+    @property
+    def value(self) -> Tensor:
+        """The token among the values, heads x 1 x channels a head."""
+        return self.key if self.separate_value is None else self.separate_value
+
+
+class ModalityController(nn.Module):
+    """One modality's `BlockController` for each attention block, in the encoder's order."""
+
+    def __init__(self, blocks: Sequence[tuple[int, int]], *, separate_tokens: bool = False):
+        """`blocks`: (width, heads) of each attention block of the encoder."""
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            BlockController(width=width, heads=heads, separate_tokens=separate_tokens)
+            for width, heads in blocks
+        )
+
+
+def run_block(block: TinyVitBlock, x: Tensor, parts: Parts) -> Tensor:
+    """One TinyViT block on a batch whose samples lie in parts, each with its own controller.
+
+    Args:
+        block: timm's block; its weights are shared by all parts.
+        x: B x H x W x C.
+        parts: slices that cover 0..B in order, each with the controller of its modality, or with
+            None for the block as timm runs it.
+
+    Returns:
+        B x H x W x C.
+    """
+    windows = _windows(x, block.window_size)
+    per_image = len(windows) // len(x)
+    attended = attend(block.attn, windows, [(_scaled(rows, per_image), c) for rows, c in parts])
+    x = x + block.drop_path1(_unwindows(attended, x.shape, block.window_size))
+    x = block.local_conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    common = block.drop_path2(block.mlp(x))
+    if all(controller is None for _, controller in parts):
+        return x + common
+    own = [torch.zeros_like(x[rows]) if c is None else c.mlp(x[rows]) for rows, c in parts]
+    return x + common + torch.cat(own)
+
+
+def attend(attention: Attention, windows: Tensor, parts: Parts) -> Tensor:
+    """Attention within windows (n x tokens x C), one token more where a part has a controller.
+
+    timm caches the relative bias in evaluation mode; here it is looked up at every call, so that
+    weights loaded in evaluation mode take effect.
+    """
+    count, tokens, _ = windows.shape
+    sizes = [attention.key_dim, attention.key_dim, attention.val_dim]
+    qkv = attention.qkv(attention.norm(windows)).view(count, tokens, attention.num_heads, -1)
+    q, k, v = (part.transpose(1, 2) for part in qkv.split(sizes, dim=3))
+    relative = attention.attention_biases[:, attention.attention_bias_idxs]
+    attended = []
+    for rows, controller in parts:
+        keys, values, bias = k[rows], v[rows], relative
+        if controller is not None:
+            keys = torch.cat([keys, controller.key.expand(len(keys), -1, -1, -1)], dim=2)
+            values = torch.cat([values, controller.value.expand(len(values), -1, -1, -1)], dim=2)
+            bias = torch.cat([bias, controller.bias.expand(*bias.shape[:2], 1)], dim=2)
+        attended.append(
+            functional.scaled_dot_product_attention(
+                q[rows], keys, values, attn_mask=bias.to(q.dtype), scale=attention.scale
+            )
+        )
+    return attention.proj(torch.cat(attended).transpose(1, 2).reshape(count, tokens, -1))
+
+
+def parts_of(modality: Tensor, controllers: Sequence[ModalityController]) -> list[list]:
+    """The parts of each block for a batch sorted by modality; a list a block.
+
+    `modality`: B int64 in ascending order.
+    """
+    counts = torch.bincount(modality, minlength=len(controllers)).tolist()
+    slices = list(_runs(counts))
+    depth = len(controllers[0].blocks)
+    return [[(rows, controllers[m].blocks[at]) for m, rows in slices] for at in range(depth)]
+
+
+def _runs(counts: Sequence[int]) -> Iterator[tuple[int, slice]]:
+    start = 0
+    for modality, count in enumerate(counts):
+        if count:
+            yield modality, slice(start, start + count)
+        start += count
+
+
+def _scaled(rows: slice, factor: int) -> slice:
+    return slice(rows.start * factor, rows.stop * factor)
+
+
+def _windows(x: Tensor, side: int) -> Tensor:
+    """Cut B x H x W x C into windows, n x side^2 x C, image by image; zeros fill the border."""
+    batch, height, width, channels = x.shape
+    x = functional.pad(x, (0, 0, 0, -width % side, 0, -height % side))
+    rows, columns = x.shape[1] // side, x.shape[2] // side
+    x = x.reshape(batch, rows, side, columns, side, channels).transpose(2, 3)
+    return x.reshape(batch * rows * columns, side * side, channels)
+
+
+def _unwindows(windows: Tensor, shape: torch.Size, side: int) -> Tensor:
+    """Join windows to the B x H x W x C of `shape` again and cut the border off."""
+    batch, height, width, channels = shape
+    rows, columns = -(-height // side), -(-width // side)
+    x = windows.reshape(batch, rows, columns, side, side, channels).transpose(2, 3)
+    return x.reshape(batch, rows * side, columns * side, channels)[:, :height, :width]
+
+
+def _token(heads: int, channels: int) -> nn.Parameter:
+    return nn.Parameter(torch.empty(heads, 1, channels).uniform_(-TOKEN_RANGE, TOKEN_RANGE))
