@@ -23,7 +23,8 @@ def main() -> None:
     options = _arguments()
     sizes = {"keep": options.keep, "sam": options.sam}
     sizes |= {"size": options.size, "first_steps": options.steps, "fine_steps": options.fine_steps}
-    sizes |= {"batch": options.batch, "precision": options.precision}
+    sizes |= {"batch": options.batch, "precision": options.precision, "encoder": options.encoder}
+    sizes |= {"fine_learning_rate": options.fine_rate, "validations": options.validations}
     given = {key: value for key, value in sizes.items() if value is not None}
     config = paper(**given) if options.profile == "paper" else StudyConfig(**given)
 
@@ -73,8 +74,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, help="SAM's checkpoint, where it has one")
     parser.add_argument("--keep", type=int, help="objects prompted an image (3 polyps, 2 lungs)")
     parser.add_argument("--size", type=int, help="side of the network's images in pixels")
+    parser.add_argument("--encoder", help="of the U-Net++, as segmentation-models-pytorch names it")
     parser.add_argument("--steps", type=int, help="steps before mining")
     parser.add_argument("--fine-steps", type=int, help="steps after mining")
+    parser.add_argument("--fine-rate", type=float, help="learning rate after mining")
+    parser.add_argument("--validations", type=int, help="how often a run is scored on validation")
     parser.add_argument("--batch", type=int, help="images a step")
     parser.add_argument("--precision", help="32-true or bf16-mixed")
     parser.add_argument("--output", type=Path, default=Path("results"))
