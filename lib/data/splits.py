@@ -170,7 +170,8 @@ class LeakReport:
         lines = [f"group {group}" for group in self.groups]
         lines += [f"exact duplicates: {a} = {b}" for a, b in self.exact]
         lines += [f"near duplicates: {a} ~ {b}" for a, b in self.near]
-        return f"{len(lines)} leaks between parts:\n{listing(lines)}"
+        leaks = "leak" if len(lines) == 1 else "leaks"
+        return f"{len(lines)} {leaks} between parts:\n{listing(lines)}"
 
 
 def check_leaks(dataset: SegmentationDataset, split: Split) -> LeakReport:

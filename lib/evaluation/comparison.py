@@ -36,7 +36,9 @@ def comparison_table(
     for record in records:
         groups[record.label, record.labelled_percent].append(record)
     lines = []
-    for (label, percent), runs in groups.items():
+    # By budget, the baseline first, then the order of the records.
+    for label, percent in sorted(groups, key=lambda group: (group[1], group[0] != baseline)):
+        runs = groups[label, percent]
         partners = [_partner(run, groups.get((baseline, percent), [])) for run in runs]
         pairs = [(run, other) for run, other in zip(runs, partners, strict=True) if other]
         lines.append(
