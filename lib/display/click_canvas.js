@@ -1,7 +1,7 @@
 // The browser's side of lib.display.widgets.ClickCanvas: clicks and drags become pixel indices.
 // A click adds a point, dragging draws the box. Python answers by changing `overlay`.
 
-const BOX = "#F0E442";
+const BOX = "#56B4E9";
 const POSITIVE = "#56B4E9";
 const NEGATIVE = "#D55E00";
 const DRAG = 4; // screen pixels: a shorter movement is a click
