@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from lib.data.engine import MAX_MASKS, STYLES, generate
-from lib.data.engine.fields import block_artefacts, blur, noise
-from lib.data.engine.shapes import star, tubes
+from lib.data.engine import MAX_MASKS, STYLES, VERSION, generate
+from lib.data.engine.degradation import jpeg
+from lib.data.engine.fields import binomial, blur, double, grid, halve, noise, slope
+from lib.data.engine.objects import cell_group, lungs, ring
+from lib.data.engine.painting import paint
+from lib.data.engine.shapes import star, strokes, tree, tubes
+from lib.data.engine.textures import PAGES, texture
 from lib.data.generated import GeneratedStream, ImagePool, pack, unpack
 
 COUNT = 60
@@ -95,19 +99,89 @@ def test_a_straight_tube_has_its_width():
     assert (depth[:, 128] > 0).sum() == pytest.approx(0.2 * 128, abs=2)
 
 
+def test_strokes_cover_their_width_and_trees_lie_within_the_image():
+    line = np.stack([np.zeros(9), np.linspace(-2, 2, 9)], 1)
+    share = strokes(256, [line], [np.full(9, 0.05)])
+    assert share[:, 128].sum() == pytest.approx(0.1 * 128, abs=1)
+    branches = tree(np.random.default_rng(2), 128, 0.03)
+    assert branches.shape == (128, 128)
+    assert 0 <= branches.min() < branches.max() <= 1
+
+
 def test_noise_has_unit_variance_and_blur_keeps_the_mean():
     rng = np.random.default_rng(0)
     assert np.std([noise(rng, 64, 16) for _ in range(50)]) == pytest.approx(1, abs=0.05)
-    spot = np.zeros((64, 64), np.float32)
-    spot[32, 32] = 1
-    assert blur(spot, 2.0).sum() == pytest.approx(1, abs=1e-4)
-    assert blur(spot, 2.0)[32, 32] == pytest.approx(1 / (2 * np.pi * 4), rel=0.02)
+    rows = np.arange(64) - 31.5
+    for sigma in (1.0, 2.0, 5.0):
+        variances = []
+        for row in (31, 32):  # halving treats even and odd rows unlike
+            spot = np.zeros((64, 64), np.float32)
+            spot[row, row] = 1
+            blurred = blur(spot, sigma)
+            assert blurred.sum() == pytest.approx(1, abs=1e-4)
+            variances.append((blurred.sum(1) * (rows - rows[row]) ** 2).sum())
+        assert np.sqrt(np.mean(variances)) == pytest.approx(sigma, rel=0.15)
 
 
-def test_coarser_quantisation_loses_more():
-    field = np.random.default_rng(0).random((64, 64)).astype(np.float32)
-    errors = [np.abs(block_artefacts(field, step) - field).mean() for step in (1e-4, 0.02, 0.1)]
-    assert errors[0] < 1e-3 < errors[1] < errors[2]
+def test_smoothing_halving_and_doubling_by_hand():
+    line = np.float32([[0, 0, 8, 0]]).repeat(4, 0)
+    assert binomial(line)[1].tolist() == [0, 2, 4, 2]
+    assert halve(line)[0].tolist() == [0, 4]
+    assert double(np.float32([[0, 4], [0, 4]]))[0].tolist() == [0, 1, 3, 4]
+    ramp = 3 * grid(64)[0] * 32  # three a pixel, down the rows
+    assert np.allclose(slope(ramp, (1, 0))[1:-1], 3, atol=1e-4)
+    assert np.allclose(slope(ramp, (0, 1))[:, 1:-1], 0, atol=1e-4)
+
+
+def test_textures_have_mean_0_and_variance_1():
+    rng = np.random.default_rng(0)
+    for kind in PAGES:
+        crops = np.stack([texture(rng, 256, kind) for _ in range(12)])
+        if kind == "speckle":
+            assert crops.min() >= 0
+            assert crops.mean() == pytest.approx(1, abs=0.1)
+        else:
+            assert crops.mean() == pytest.approx(0, abs=0.3)
+            assert crops.std() == pytest.approx(1, abs=0.25)
+
+
+def test_stronger_compression_loses_more():
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    errors = [
+        np.abs(jpeg(pixels, quality).astype(float) - pixels).mean() for quality in (95, 50, 10)
+    ]
+    assert 0 < errors[0] < errors[1] < errors[2]
+    assert jpeg(pixels[..., :1], 50).shape == (64, 64, 1)
+
+
+def test_paint_changes_the_inside_and_leaves_what_is_far():
+    """A grey disc on even grey: clear objects differ, hardly visible ones next to nothing."""
+    depth = star(np.random.default_rng(0), 256, (0.0, 0.0), 0.3, "ellipse")
+    steps = {0.1: [], 4.0: []}
+    for strength, found in steps.items():
+        for seed in range(20):
+            image = np.full((1, 256, 256), 0.5, np.float32)
+            paint(np.random.default_rng(seed), image, depth, np.ones((1, 1, 1)), strength, "mri")
+            assert np.allclose(image[:, :20], 0.5, atol=1e-3)
+            found.append(np.abs(image[0, depth > 3] - 0.5).mean())
+    assert np.median(steps[0.1]) < 0.01
+    assert np.median(steps[4.0]) > 0.06
+
+
+def test_parts_lie_in_their_wholes():
+    rng = np.random.default_rng(3)
+    image = np.full((1, 256, 256), 0.4, np.float32)
+    *_, outer, wall, pool = ring(rng, image, "mri")
+    assert not (wall & pool).any()
+    assert np.array_equal(wall | pool, outer)
+    tone = np.ones((1, 1, 1), np.float32)
+    several = [cell_group(rng, np.full_like(image, 0.1), tone, "microscopy") for _ in range(8)]
+    assert any(
+        (a & b).any() and a.sum() > b.sum() for masks in several for a in masks for b in masks
+    )
+    left, right, *_ = lungs(rng, image, "xray")
+    assert not (left & right).any()
+    assert np.nonzero(left)[1].mean() < np.nonzero(right)[1].mean()
 
 
 def test_packed_objects_come_back(scenes):
@@ -123,7 +197,7 @@ def test_the_pool_is_the_same_for_any_number_of_workers_and_resumes(tmp_path, mo
     pool = ImagePool(tmp_path, seed=3, count=4).fill(workers=2, progress=False)
     assert np.array_equal(pool.images[3], pack(generate(3, 3)))
     pool.images[0] = 0  # of a killed run that had finished the first chunk
-    (tmp_path / "pool-3-4.json").write_text("2")
+    (tmp_path / f"pool-{VERSION}-3-4.json").write_text("2")
     pool.images[2:] = 0
     again = ImagePool(tmp_path, seed=3, count=4).fill(workers=1, progress=False)
     assert not again.images[0].any(), "what was there is not drawn again"

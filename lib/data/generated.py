@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from lib.data.batches import Batch, Labelled
-from lib.data.engine import MAX_MASKS, generate
+from lib.data.engine import MAX_MASKS, VERSION, generate
 
 SIZE = 256
 CHUNK = 50  # images drawn by a worker at a time
@@ -47,7 +47,7 @@ class ImagePool:
     def __init__(self, directory: str | Path, *, seed: int, count: int):
         """Open or create the pool; nothing is drawn yet."""
         self.seed, self.count, self.directory = seed, count, Path(directory)
-        self.path = self.directory / f"pool-{seed}-{count}.u8"
+        self.path = self.directory / f"pool-{VERSION}-{seed}-{count}.u8"
         self._done = self.path.with_suffix(".json")
         self.directory.mkdir(parents=True, exist_ok=True)
         missing = not self.path.exists()
@@ -99,8 +99,9 @@ class GeneratedStream:
         return self
 
     def fingerprint(self) -> str:
-        """SHA-256 of what decides the pool's content, short of the engine's code."""
-        return hashlib.sha256(f"{self.pool.seed} {self.pool.count}".encode()).hexdigest()
+        """SHA-256 of what decides the pool's content: the engine's version, seed and count."""
+        content = f"{VERSION} {self.pool.seed} {self.pool.count}"
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def batch(self, step: int) -> Batch:
         """Batch number `step`."""

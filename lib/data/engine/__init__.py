@@ -1,6 +1,12 @@
-"""The data engine: endless licence-free images with masks, to pretrain a promptable segmenter."""
+"""The data engine: endless licence-free images with masks, to pretrain a promptable segmenter.
+
+`VERSION` changes whenever the same seed gives other images; scores on generated images compare
+only within a version.
+"""
 
 from .backgrounds import STYLES
 from .scene import MAX_MASKS, Scene, generate
 
-__all__ = ["MAX_MASKS", "STYLES", "Scene", "generate"]
+VERSION = 2
+
+__all__ = ["MAX_MASKS", "STYLES", "VERSION", "Scene", "generate"]

@@ -1,7 +1,8 @@
-"""Smooth random fields on a square grid, made cheap by matrix products.
+"""Smooth random fields on a square grid, and the few operations that everything is drawn with.
 
-Every field is `H x W` float32. A coarse grid of Gaussian numbers is interpolated by two small
-matrix products (rows, then columns), which costs far less than filtering at full size.
+Every field is `H x W` float32; images are `C x H x W`, so that a field applies to each channel
+without a copy. A coarse grid of Gaussian numbers is interpolated by two small matrix products
+(rows, then columns), which costs far less than filtering at full size.
 """
 
 import math
@@ -35,70 +36,87 @@ def noise(rng, size, knots=8, knots_x=None):
     return _interpolation(size, knots) @ coarse @ _interpolation(size, knots_x).T
 
 
-def fractal(rng, size, knots=4, octaves=4, persistence=0.6):
-    """Sum of `noise` at doubling frequencies with amplitudes falling by `persistence`."""
-    total, amplitude, power = np.zeros((size, size), np.float32), 1.0, 0.0
-    for octave in range(octaves):
-        total += amplitude * noise(rng, size, min(knots * 2**octave, size // 2))
-        power += amplitude**2
-        amplitude *= persistence
-    return total / np.float32(np.sqrt(power))
+def mosaic(rng, size, knots, levels, sharpness=40.0):
+    """Regions of constant value with sharp, winding borders: `H x W` in about [-1, 1].
+
+    The level sets of smooth noise are shaped like tissues and organs in a slice.
+    """
+    terrain = noise(rng, size, knots) + 0.3 * noise(rng, size, 3 * knots)
+    total = np.zeros((size, size), np.float32)
+    for cut in rng.uniform(-1.5, 1.5, levels).tolist():
+        total += (rng.uniform(0.3, 1) * sign(rng)) * step((terrain - cut) * sharpness)
+    return total / math.sqrt(levels)
 
 
-@lru_cache(maxsize=128)
-def _gaussian(size, tenths):
-    """`size x size` Gaussian smoothing matrix for a deviation of `tenths` / 10 pixels."""
-    offset = np.arange(size)[:, None] - np.arange(size)[None]
-    weights = np.exp(-0.5 * (offset / (tenths / 10)) ** 2)
-    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+def step(x):
+    """A step from 0 to 1 at 0, softened over about 4 units: the logistic function."""
+    return 0.5 + 0.5 * np.tanh(0.5 * x)
+
+
+def binomial(field):
+    """The last two axes smoothed by [1, 2, 1] / 4; pixels at the border count themselves twice."""
+    for axis in (-2, -1):
+        across = np.moveaxis(field, axis, -1) if axis == -2 else field
+        smooth = 0.5 * across
+        smooth[..., 1:] += 0.25 * across[..., :-1]
+        smooth[..., :-1] += 0.25 * across[..., 1:]
+        smooth[..., 0] += 0.25 * across[..., 0]
+        smooth[..., -1] += 0.25 * across[..., -1]
+        field = np.moveaxis(smooth, -1, axis) if axis == -2 else smooth
+    return field
+
+
+def halve(field):
+    """Means of 2 x 2 pixels of the last two axes, whose lengths must be even."""
+    rows = field[..., ::2, :] + field[..., 1::2, :]
+    return 0.25 * (rows[..., ::2] + rows[..., 1::2])
+
+
+def double(field):
+    """Bilinear interpolation of the last two axes to twice their length."""
+    for axis in (-2, -1):
+        across = np.moveaxis(field, axis, -1) if axis == -2 else field
+        wide = np.empty((*across.shape[:-1], 2 * across.shape[-1]), np.float32)
+        near = 0.75 * across
+        wide[..., 2::2] = near[..., 1:] + 0.25 * across[..., :-1]
+        wide[..., 1:-1:2] = near[..., :-1] + 0.25 * across[..., 1:]
+        wide[..., 0], wide[..., -1] = across[..., 0], across[..., -1]
+        field = np.moveaxis(wide, -1, axis) if axis == -2 else wide
+    return field
 
 
 def blur(field, sigma):
-    """Gaussian blur of an `H x W` or `H x W x C` array by `sigma` pixels."""
-    tenths = max(1, round(sigma * 10))
-    if field.ndim == 2:
-        matrix = _gaussian(field.shape[0], tenths)
-        return matrix @ field @ matrix.T
-    return np.stack([blur(field[..., c], sigma) for c in range(field.shape[2])], -1)
+    """About a Gaussian blur of the last two axes by `sigma` pixels.
 
-
-@lru_cache(maxsize=4)
-def _blocks(size):
-    """Block-diagonal 8 x 8 cosine transform: `size x size`, orthonormal."""
-    k = np.arange(8)
-    cosine = np.cos(np.pi * (k[None] + 0.5) * k[:, None] / 8) * np.sqrt(2 / 8)
-    cosine[0] /= np.sqrt(2)
-    return np.kron(np.eye(size // 8), cosine).astype(np.float32)
-
-
-def block_artefacts(field, step):
-    """Quantise 8 x 8 cosine coefficients, coarser at higher frequency, as JPEG does.
-
-    `field`: `H x W` in [0, 1], sides a multiple of 8; `step`: quantisation step (0.01-0.1).
+    Wide blurs are made at half the size, where [1, 2, 1] filters reach twice as far. Halving and
+    doubling blur too, by a variance of 1 px^2, which is taken off first.
     """
-    matrix = _blocks(field.shape[0])
-    frequency = np.add.outer(np.arange(8), np.arange(8))
-    table = np.tile((step * (1 + frequency)).astype(np.float32), (field.shape[0] // 8,) * 2)
-    return matrix.T @ (np.round(matrix @ field @ matrix.T / table) * table) @ matrix
+    if sigma >= 1.7 and min(field.shape[-2:]) >= 16 and not any(n % 2 for n in field.shape[-2:]):
+        return double(blur(halve(field), math.sqrt(sigma**2 - 1) / 2))
+    for _ in range(round(2 * sigma**2)):
+        field = binomial(field)
+    return field
 
 
-def sigmoid(x):
-    """Logistic function, safe for large arguments."""
-    return 1 / (1 + np.exp(-np.clip(x, -30, 30)))
+def slope(height, direction):
+    """Slope of `height` (per pixel) along `direction` (row, column): how light falls on it."""
+    result = np.zeros_like(height)
+    result[1:-1] += (0.5 * float(direction[0])) * (height[2:] - height[:-2])
+    result[:, 1:-1] += (0.5 * float(direction[1])) * (height[:, 2:] - height[:, :-2])
+    return result
 
 
-def relief(height, rng, strength):
-    """Light falling on a surface: the slope of `height` along a random direction."""
-    angle = rng.uniform(0, 2 * np.pi)
-    rows, columns = np.gradient(height)
-    return (strength * math.sin(angle)) * rows + (strength * math.cos(angle)) * columns
+def direction(rng):
+    """A random unit vector (row, column)."""
+    angle = rng.uniform(0, 2 * math.pi)
+    return np.array([math.sin(angle), math.cos(angle)])
 
 
-def random_colour(rng, low, high):
-    """Red, green and blue between `low` and `high` (three numbers each): float32 of length 3."""
-    return rng.uniform(low, high).astype(np.float32)
+def sign(rng):
+    """-1.0 or 1.0."""
+    return 1.0 if rng.random() < 0.5 else -1.0
 
 
-def grey(field):
-    """An `H x W` field as `H x W x 3`."""
-    return np.repeat(field[..., None], 3, axis=2)
+def colour(rng, low, high):
+    """A value for each channel between `low` and `high`: `C x 1 x 1` float32."""
+    return rng.uniform(low, high).astype(np.float32)[:, None, None]
