@@ -184,7 +184,7 @@ def test_multiply_adds_of_a_controller_are_those_of_its_token_and_its_mlp():
     more = multiply_adds(lambda: encoder(x, MIXED[:1])) - multiply_adds(lambda: encoder(x))
     expected = 0
     # (channels, blocks, tokens of the grid, tokens of all windows) of the attention stages
-    for width, blocks, grid, padded in [(12, 1, 64, 196), (16, 2, 16, 196), (24, 1, 16, 49)]:
+    for width, blocks, grid, padded in [(12, 1, 64, 81), (16, 2, 16, 36), (24, 1, 16, 36)]:
         expected += blocks * (2 * grid * 4 * width * width + 2 * padded * width)
     assert more == expected
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from timm.models.tiny_vit import Attention, TinyVitBlock
-from tiny_esp import NAMES, SHAPE, WIDTH, images, tiny_encoder
+from tiny_esp import NAMES, WIDTH, images, tiny_encoder
 from tiny_sam import fill
 
 from lib.models.mobile_sam_weights import load_mobile_sam, timm_name
@@ -272,6 +272,6 @@ def test_weights_that_do_not_fit_change_nothing(change, message):
     assert all(torch.equal(before[k], t) for k, t in target.state_dict().items())
 
 
-def test_shapes_of_the_quick_profile():
-    assert SHAPE.windows == (7, 7, 14, 7) == TinyVitShape().windows
+def test_the_quick_profile_keeps_the_windows():
+    assert TinyVitShape.quick().windows == (7, 7, 14, 7) == TinyVitShape().windows
     assert size(TinyVitEncoder(shape=TinyVitShape.quick()).backbone) < 400_000

@@ -1,0 +1,82 @@
+"""One stage of a training in several: resumed where it stopped, skipped when done, on record."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from torch import nn
+
+from lib.data.batches import BatchStream
+from lib.evaluation.provenance import provenance
+from lib.sam.embeddings import tensor_bytes
+from lib.training.history import History
+from lib.training.loop import fit
+from lib.training.method import Method
+from lib.training.state import describe_run
+
+RECORD = "stage.json"
+
+
+def run_stage(
+    name: str,
+    method: Method,
+    stream: BatchStream,
+    *,
+    steps: int,
+    directory: Path | str,
+    teacher: str = "",
+    **settings,
+) -> dict:
+    """Run `fit`, or find that it ran; afterwards `method` holds the trained weights.
+
+    The folder of a stage is named by all that its result depends on: method, parameters, data,
+    seed, steps, the weights that it starts from, and its teacher. A stage that ran before is
+    therefore not run again, one that was interrupted goes on, and after any change, be it in an
+    earlier stage, it runs anew in a folder of its own.
+
+    Args:
+        name: of the stage, the beginning of its folder's name.
+        directory: holds the folders of all stages.
+        teacher: fingerprint of the frozen model that the method learns from, if any.
+        settings: of `fit`.
+
+    Returns:
+        The record, also written beside the checkpoints as ``stage.json``: what ran, from which
+        weights to which, first and last losses, seconds, and under which code and packages.
+    """
+    start = weights_fingerprint(method)
+    run = {"stage": name, **describe_run(method, stream, {"steps": steps})}
+    run |= {"started_from": start, "teacher": teacher}
+    key = hashlib.sha256(json.dumps(run, sort_keys=True, default=str).encode()).hexdigest()
+    folder = Path(directory) / f"{name}-{key[:16]}"
+    written = folder / RECORD
+    found = json.loads(written.read_text("utf-8")) if written.is_file() else None
+    under = provenance()
+    history = fit(method, stream, steps=steps, directory=folder, **settings)
+    if found is not None and found["ended_at"] == weights_fingerprint(method):
+        return found
+    record = {**run, **_summary(history), "ended_at": weights_fingerprint(method), **under}
+    written.write_text(json.dumps(record, indent=1, default=str) + "\n", "utf-8")
+    return record
+
+
+def weights_fingerprint(module: nn.Module) -> str:
+    """SHA-256 over names, shapes and values of all tensors in the module's state."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        if hasattr(tensor, "shape"):  # a method's extra state need not be a tensor
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+            digest.update(tensor_bytes(tensor))
+    return digest.hexdigest()
+
+
+def _summary(history: History) -> dict:
+    losses = [{k: v for k, v in row.items() if k != "seconds"} for row in history.steps]
+    return {
+        "first": losses[0],
+        "last": losses[-1],
+        "validations": history.validations,
+        "seconds": history.seconds,
+        "peak_memory_mb": history.peak_memory_mb,
+        "peak_gpu_memory_mb": history.peak_gpu_memory_mb,
+    }
