@@ -6,20 +6,24 @@ readings can be compared; call them after `lib.sam.adapters.add_adapters`. Two m
 `load_sam` (relative position tables left out) and of `lib.sam.adapted` (no mean, no deviation).
 """
 
+import torch
 from segment_anything.modeling import Sam
 from segment_anything.modeling.transformer import Attention
 from torch import Tensor, nn
 
 
-def randomise_decoder_mlps(sam: Sam) -> Sam:
+def randomise_decoder_mlps(sam: Sam, *, seed: int = 0) -> Sam:
     """Draw the two MLPs of the mask decoder's transformer at random; changes and returns `sam`.
 
     The released code names their layers otherwise than SAM's checkpoint and drops unknown names
-    without a word, so that they stay as initialised, and frozen.
+    without a word, so that they stay as initialised, and frozen. Drawn by a seed of their own, so
+    that a resumed run, whose checkpoint holds no frozen weights, has the same ones.
     """
-    for layer in sam.mask_decoder.transformer.layers:
-        layer.mlp.lin1.reset_parameters()
-        layer.mlp.lin2.reset_parameters()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for layer in sam.mask_decoder.transformer.layers:
+            layer.mlp.lin1.reset_parameters()
+            layer.mlp.lin2.reset_parameters()
     return sam
 
 
