@@ -6,8 +6,13 @@ import pytest
 import torch
 
 from lib.data.augment import (
+    CutMixConfig,
     StrongConfig,
     WeakConfig,
+    copy_paste_box,
+    cutmix,
+    cutmix_box,
+    cutmix_boxes,
     generator_for,
     strong,
     strong_batch,
@@ -167,3 +172,76 @@ def test_wrong_input_is_named():
         strong(torch.zeros(1, 8, 8), key=(0, 0, 0, "w"))
     with pytest.raises(ValueError, match=r"mask is \(8, 9\)"):
         weak(torch.zeros(3, 8, 8), torch.zeros(8, 9), key=(0, 0, 0, "w"))
+
+
+# -- boxes to paste --------------------------------------------------------------------------------
+
+ALWAYS = CutMixConfig(probability=1.0)
+
+
+def is_one_box(mask):
+    """All True pixels form one full rectangle."""
+    return mask.sum() == mask.any(dim=1).sum() * mask.any(dim=0).sum()
+
+
+def test_cutmix_boxes_have_the_area_and_ratio_asked_for():
+    config = CutMixConfig(probability=1.0, area=(0.1, 0.2), ratio=(0.5, 2.0))
+    areas, ratios = [], []
+    for index in range(40):
+        box = cutmix_box((80, 100), key=(0, 0, index, "c"), config=config)
+        assert box.shape == (80, 100)
+        assert is_one_box(box)
+        areas.append(box.float().mean().item())
+        ratios.append((box.any(dim=1).sum() / box.any(dim=0).sum()).item())
+    assert 0.095 < min(areas) < 0.12
+    assert 0.18 < max(areas) < 0.21
+    assert 0.47 < min(ratios) < 0.8
+    assert 1.4 < max(ratios) < 2.1
+
+
+def test_cutmix_pastes_in_its_share_of_images_and_reaches_every_side():
+    boxes = torch.stack([cutmix_box((20, 20), key=(0, 0, i, "c")) for i in range(200)])
+    assert 0.4 < boxes.flatten(1).any(dim=1).float().mean() < 0.6
+    covered = boxes.any(dim=0)
+    assert all(side.any() for side in (covered[0], covered[-1], covered[:, 0], covered[:, -1]))
+
+
+def test_a_box_longer_than_the_image_is_cut():
+    config = CutMixConfig(probability=1.0, area=(0.4, 0.4), ratio=(10.0, 10.0))
+    box = cutmix_box((30, 30), key=(0, 0, 0, "c"), config=config)
+    assert box.any(dim=1).all()
+    assert box.any(dim=0).sum() == round((0.04 * 900) ** 0.5)
+
+
+def test_boxes_depend_on_their_key_alone():
+    epochs, indices = torch.tensor([0, 0, 3]), torch.tensor([5, 9, 5])
+    boxes = cutmix_boxes((32, 32), seed=1, epoch=epochs, indices=indices, config=ALWAYS)
+    alone = cutmix_box((32, 32), key=(1, 3, 5, "cutmix"), config=ALWAYS)
+    assert torch.equal(boxes[2], alone)
+    assert not torch.equal(boxes[0], boxes[2])
+    other = cutmix_boxes((32, 32), seed=1, epoch=epochs, indices=indices, view="b", config=ALWAYS)
+    assert not torch.equal(boxes, other)
+
+
+def test_cutmix_takes_the_box_from_the_sample_before():
+    boxes = torch.zeros(3, 4, 4, dtype=torch.bool)
+    boxes[0, :2, :2] = boxes[2, 3, 3] = True
+    images = torch.rand(3, 3, 4, 4)
+    masks = torch.arange(3)[:, None, None].expand(3, 4, 4)
+    mixed, labels = cutmix(boxes, images), cutmix(boxes, masks)
+    assert torch.equal(mixed[0, :, :2, :2], images[2, :, :2, :2])
+    assert torch.equal(mixed[0, :, 2:], images[0, :, 2:])
+    assert torch.equal(mixed[1], images[1])
+    assert torch.equal(mixed[2, :, 3, 3], images[1, :, 3, 3])
+    assert labels[0].unique().tolist() == [0, 2]
+    assert labels[2, 3, 3] == 1
+
+
+def test_the_copy_paste_box_has_two_thirds_of_each_side():
+    places = set()
+    for step in range(20):
+        box = copy_paste_box((30, 60), key=(0, 0, step, "box"))
+        assert is_one_box(box)
+        assert (box.any(dim=1).sum(), box.any(dim=0).sum()) == (20, 40)
+        places.add(tuple(torch.nonzero(box)[0].tolist()))
+    assert len(places) > 15

@@ -65,6 +65,19 @@ class StrongConfig:
     cutout_area: float = 0.2
 
 
+@dataclass(frozen=True)
+class CutMixConfig:
+    """Boxes that CutMix pastes; the values of UniMatch (Yang et al. 2023, arXiv 2208.09910).
+
+    probability: of a box in an image at all.
+    area: smallest and largest share of the image. ratio: smallest and largest height / width.
+    """
+
+    probability: float = 0.5
+    area: tuple[float, float] = (0.02, 0.4)
+    ratio: tuple[float, float] = (0.3, 1 / 0.3)
+
+
 def generator_for(key: Key) -> torch.Generator:
     """A CPU generator seeded by the hash of `key` = (seed, epoch, index, view name)."""
     seed, epoch, index, view = key
@@ -172,6 +185,71 @@ def strong_batch(
     keys = _keys(seed, epoch, indices, view, len(images))
     views = [strong(image, key=key, config=config) for image, key in zip(images, keys, strict=True)]
     return torch.stack(views)
+
+
+def cutmix_box(size: tuple[int, int], *, key: Key, config: CutMixConfig | None = None) -> Tensor:
+    """HxW bool, True in one random box that lies inside the image, or nowhere.
+
+    size: (H, W) in pixels. Area and ratio are drawn evenly; a side longer than the image is cut.
+    """
+    config, generator = config or CutMixConfig(), generator_for(key)
+    chance, area, ratio, top, left = torch.rand(5, generator=generator).tolist()
+    if chance >= config.probability:
+        return torch.zeros(size, dtype=torch.bool)
+    pixels = size[0] * size[1] * (config.area[0] + (config.area[1] - config.area[0]) * area)
+    ratio = config.ratio[0] + (config.ratio[1] - config.ratio[0]) * ratio
+    sides = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
+    return _box(size, sides, (top, left))
+
+
+def cutmix_boxes(
+    size: tuple[int, int],
+    *,
+    seed: int,
+    epoch: int | Sequence[int] | Tensor,
+    indices: Sequence[int] | Tensor,
+    view: str = "cutmix",
+    config: CutMixConfig | None = None,
+) -> Tensor:
+    """`cutmix_box` for each sample of a batch: BxHxW bool; arguments as in `weak_batch`."""
+    keys = _keys(seed, epoch, indices, view, len(indices))
+    return torch.stack([cutmix_box(size, key=key, config=config) for key in keys])
+
+
+def copy_paste_box(size: tuple[int, int], *, key: Key, share: float = 2 / 3) -> Tensor:
+    """HxW bool, True in a box of `share` of each side at a random place inside the image.
+
+    The region that bidirectional copy-paste exchanges (Bai et al. 2023, arXiv 2305.00673).
+    """
+    sides = round(share * size[0]), round(share * size[1])
+    return _box(size, sides, torch.rand(2, generator=generator_for(key)).tolist())
+
+
+def cutmix(boxes: Tensor, values: Tensor) -> Tensor:
+    """Inside its box each sample takes the values of the one before it, the first of the last.
+
+    boxes: BxHxW bool. values: images, logits or masks, Bx...xHxW; pasted alike, they still belong
+    together. Returns a new tensor; a batch of one stays as it is.
+    """
+    if values.ndim == 4:
+        boxes = boxes.unsqueeze(1)
+    return torch.where(boxes, values.roll(1, dims=0), values)
+
+
+def _box(size: tuple[int, int], sides: tuple[int, int], place) -> Tensor:
+    """HxW bool, True in a box of `sides`; `place` in [0, 1) is where between both ends it lies."""
+    box = torch.zeros(size, dtype=torch.bool)
+    rows, columns = (
+        _interval(length, side, at) for length, side, at in zip(size, sides, place, strict=True)
+    )
+    box[rows, columns] = True
+    return box
+
+
+def _interval(length: int, side: int, at: float) -> slice:
+    side = min(side, length)
+    start = int(at * (length - side + 1))
+    return slice(start, start + side)
 
 
 def _affine(generator: torch.Generator, config: WeakConfig, height: int, width: int) -> Tensor:

@@ -92,6 +92,14 @@ class Method(nn.Module):
         """
         raise NotImplementedError
 
+    def student_logits(self, image: Tensor) -> list[Tensor]:
+        """Logits of every network that learns, with gradients, for whoever wants to teach them.
+
+        ``lib.training.sam_distillation`` adds its loss here. The default is the prediction;
+        override it where that is a teacher's, or where several networks learn.
+        """
+        return [self.predict(image)]
+
     def learning_rate(self, progress: Progress) -> float:
         """Factor on every optimiser's own learning rate; the default is a cosine to zero."""
         return cosine(progress.fraction)
