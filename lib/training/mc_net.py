@@ -28,7 +28,7 @@ from lib.training.semi_supervised import (
 class McNetConfig(SemiSupervisedConfig):
     """The family's settings, and the paper's.
 
-    cross_entropy, dice: the supervised loss is Dice alone, with weight lambda = 1 (their code for ACDC).
+    cross_entropy, dice: the supervised loss is Dice alone, weight lambda = 1 (code for ACDC).
     temperature: T of the sharpening.
     consistency_weight: beta at the end of its ramp-up exp(-5 (1 - t / t_max)^2).
     """
