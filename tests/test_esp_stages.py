@@ -369,30 +369,33 @@ def test_a_new_modality_is_trained_without_touching_the_old_ones():
         SegmentationConfig(train="decoder")
 
 
-def test_training_on_masks_learns_the_squares():
-    method = segmentation(tiny_esp(start=True), learning_rate=1e-2)
-    three = stream(3, labelled=[0, 4, 8])
-    losses = [row["mask"] for row in fitted(method, three, steps=60).steps]
-    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+def test_training_on_masks_learns_a_square(monkeypatch):
+    monkeypatch.setattr(
+        "lib.training.esp_medsam.segmentation.weak_batch", lambda image, mask, **key: (image, mask)
+    )
+    method = segmentation(tiny_esp(start=True), learning_rate=1e-2, warmup=0.0)
+    rows = fitted(method, stream(1, labelled=[0]), steps=20).steps
+    assert rows[-1]["mask"] < 0.5 * rows[0]["mask"]
+    assert rows[-1]["patch"] < 0.5 * rows[0]["patch"]
 
 
 @pytest.mark.parametrize("build", [segmentation, controllers, common])
 def test_a_killed_stage_resumes_to_the_same_weights(build, tmp_path, monkeypatch):
-    batches = of("xray")
-    whole = train(build(), batches, steps=4, directory=tmp_path / "whole")
+    batches = of("xray", batch=1)
+    whole = train(build(), batches, steps=3, directory=tmp_path / "whole")
     broken = build()
     step = broken.step
 
     def dies(batch, progress):
-        if progress.step == 2:
+        if progress.step == 1:
             raise RuntimeError("killed")
         return step(batch, progress)
 
     monkeypatch.setattr(broken, "step", dies)
     settings = {"directory": tmp_path / "killed", "checkpoint_every": 1}
     with pytest.raises(RuntimeError, match="killed"):
-        train(broken, batches, steps=4, **settings)
-    resumed = train(build(), batches, steps=4, **settings)
+        train(broken, batches, steps=3, **settings)
+    resumed = train(build(), batches, steps=3, **settings)
     assert same(resumed.state_dict(), whole.state_dict())
 
 

@@ -51,11 +51,12 @@ def run_stage(
     folder = Path(directory) / f"{name}-{key[:16]}"
     written = folder / RECORD
     found = json.loads(written.read_text("utf-8")) if written.is_file() else None
-    under = provenance()
+    under = provenance() if found is None else {}  # asked first: the checkout may change meanwhile
     history = fit(method, stream, steps=steps, directory=folder, **settings)
-    if found is not None and found["ended_at"] == weights_fingerprint(method):
+    ended = weights_fingerprint(method)
+    if found is not None and found["ended_at"] == ended:
         return found
-    record = {**run, **_summary(history), "ended_at": weights_fingerprint(method), **under}
+    record = {**run, **_summary(history), "ended_at": ended, **(under or provenance())}
     written.write_text(json.dumps(record, indent=1, default=str) + "\n", "utf-8")
     return record
 
