@@ -235,7 +235,9 @@ def test_prediction_is_the_fusion_s_and_never_touches_sam():
         asked = method.predict_with_sam(image)
         method.teacher = None
         found = method.predict(image)
-        torch.testing.assert_close(found, method.students(image).fused)
+        first, second, fused = method.students(image)
+        torch.testing.assert_close(found, fused)
+        torch.testing.assert_close(method.student_logits(image), [first, second])
     assert found.shape == asked.shape == (2, 4, SIZE, SIZE)
 
 

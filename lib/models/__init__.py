@@ -1,6 +1,18 @@
 """Segmentation networks."""
 
+from lib.models.co_training import CoPrediction, CoTraining
+from lib.models.hybrid_aggregation import HybridAggregation
 from lib.models.unet import build_unet
+from lib.models.unet_2d import UNet2d
 from lib.models.unet_pp import build_unet_pp
+from lib.models.vnet_2d import VNet2d
 
-__all__ = ["build_unet", "build_unet_pp"]
+__all__ = [
+    "CoPrediction",
+    "CoTraining",
+    "HybridAggregation",
+    "UNet2d",
+    "VNet2d",
+    "build_unet",
+    "build_unet_pp",
+]

@@ -1,4 +1,4 @@
-"""Prompts for SAM made from a network's prediction: points, boxes and mask logits, and noise."""
+"""Prompts for SAM: points, boxes, mask logits from a prediction, with noise, and learnt ones."""
 
 from lib.prompts.from_masks import (
     Prompt,
@@ -8,9 +8,11 @@ from lib.prompts.from_masks import (
     prompts_from_mask,
     prompts_from_probability,
 )
+from lib.prompts.learnable import LearnablePrompts
 from lib.prompts.noise import add_false_positives, drop_prompts, jitter_boxes, move_points
 
 __all__ = [
+    "LearnablePrompts",
     "Prompt",
     "PromptBatch",
     "PromptConfig",

@@ -223,6 +223,11 @@ class KnowSam(Method):
             others = part(slice(labelled, None))
         return torch.cat([own, others])
 
+    def student_logits(self, image: Tensor) -> list[Tensor]:
+        """Logits of both subnets: those that a teacher teaches, not their fusion."""
+        prediction = self.students(image)
+        return [prediction.first, prediction.second]
+
     def predict(self, image: Tensor) -> Tensor:
         """Logits of the fusion, Y_f: subnets and fusion alone."""
         return self.students(image).fused

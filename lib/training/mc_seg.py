@@ -92,6 +92,11 @@ class McSeg(Method):
             losses["total"] = total + losses["exchange"]
         return losses
 
+    def student_logits(self, image: Tensor) -> list[Tensor]:
+        """Logits of both subnets: those that a teacher teaches, not their fusion."""
+        prediction = self.students(image)
+        return [prediction.first, prediction.second]
+
     def predict(self, image: Tensor) -> Tensor:
         """Logits of the fusion, Y_f."""
         return self.students(image).fused
