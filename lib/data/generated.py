@@ -1,15 +1,14 @@
-"""Generated images as a training stream: a pool on disk, filled once, read in random order.
+"""Generated images as a training stream: a pool on disk that is read in random order.
 
-Drawing an image costs about as much as a training step on it, so a run draws a pool of images
-first and reads each several times, flipped, turned and recoloured. The pool is one
-memory-mapped file of bytes; a killed fill goes on where it stopped.
+Drawing an image costs less than training on it, but not nothing. So a run keeps a pool of images
+and reads each a few times, flipped, turned and recoloured, while worker processes replace the
+oldest ones. The pool is one memory-mapped file of bytes of fixed size; whatever a killed run has
+drawn is still there.
 """
 
 import hashlib
-import json
-import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -39,43 +38,65 @@ def unpack(bits):
 
 
 class ImagePool:
-    """The first `count` scenes of a seed, packed, in one file.
+    """`count` successive scenes of a seed, packed, in one file: a window that can move on.
 
-    `images`: memory-mapped `count x 256 x 256 x 4` uint8 once `fill` has returned.
+    `images`: memory-mapped `count x 256 x 256 x 4` uint8; scene `i` lies in slot `i % count`.
+    `held`: memory-mapped `count` int64, 1 + the number of the scene in each slot, 0 for none.
     """
 
     def __init__(self, directory: str | Path, *, seed: int, count: int):
         """Open or create the pool; nothing is drawn yet."""
         self.seed, self.count, self.directory = seed, count, Path(directory)
         self.path = self.directory / f"pool-{VERSION}-{seed}-{count}.u8"
-        self._done = self.path.with_suffix(".json")
+        held = self.path.with_suffix(".i64")
         self.directory.mkdir(parents=True, exist_ok=True)
-        missing = not self.path.exists()
-        shape = (count, SIZE, SIZE, 4)
-        self.images = np.memmap(self.path, np.uint8, "w+" if missing else "r+", shape=shape)
-        if missing:
-            self._done.unlink(missing_ok=True)
+        mode = "r+" if self.path.exists() and held.exists() else "w+"
+        self.images = np.memmap(self.path, np.uint8, mode, shape=(count, SIZE, SIZE, 4))
+        self.held = np.memmap(held, np.int64, mode, shape=(count,))
 
-    def fill(self, workers: int | None = None, progress: bool = True) -> "ImagePool":
-        """Draw what is missing, with `workers` processes (default: one a core)."""
-        start = json.loads(self._done.read_text()) if self._done.exists() else 0
-        chunks = [range(k, min(k + CHUNK, self.count)) for k in range(start, self.count, CHUNK)]
-        bar = tqdm(total=self.count, initial=start, desc="images", disable=not progress)
+    def fill(
+        self, workers: int | None = None, progress: bool = True, *, first: int = 0
+    ) -> "ImagePool":
+        """Draw what is missing of the scenes from `first` on, with `workers` processes.
+
+        `workers`: default one a core.
+        """
+        missing = self.missing(first)
+        if len(missing) <= CHUNK:  # not worth a process
+            if len(missing):
+                self.put(missing, _draw(self.seed, missing))
+            return self
         with ProcessPoolExecutor(workers) as executor:
-            drawn = executor.map(_draw, [self.seed] * len(chunks), chunks)
-            for chunk, packed in zip(chunks, drawn, strict=True):
-                self.images[chunk.start : chunk.stop] = packed
-                self.images.flush()
-                temporary = self._done.with_suffix(".tmp")
-                temporary.write_text(json.dumps(chunk.stop))
-                os.replace(temporary, self._done)
-                bar.update(len(chunk))
-        bar.close()
+            bar = tqdm(total=len(missing), desc="images", disable=not progress)
+            for indices, packed in self.draw(missing, executor):
+                self.put(indices, packed)
+                bar.update(len(indices))
+            bar.close()
         return self
+
+    def missing(self, first: int) -> np.ndarray:
+        """Numbers of the scenes `first` to `first + count - 1` that the pool does not hold."""
+        wanted = np.arange(first, first + self.count)
+        return wanted[self.held[wanted % self.count] != wanted + 1]
+
+    def draw(self, indices: np.ndarray, executor: Executor) -> Iterator[tuple]:
+        """Have scenes drawn; yields (numbers, packed scenes) in order. The work starts at once."""
+        chunks = [indices[k : k + CHUNK] for k in range(0, len(indices), CHUNK)]
+        drawn = executor.map(_draw, [self.seed] * len(chunks), chunks)
+        return zip(chunks, drawn, strict=True)
+
+    def put(self, indices: np.ndarray, packed: np.ndarray) -> None:
+        """Keep packed scenes in the places of those `count` before them."""
+        slots = indices % self.count
+        self.held[slots] = 0  # a run killed here leaves no slot with the wrong number
+        self.held.flush()
+        self.images[slots] = packed
+        self.images.flush()
+        self.held[slots] = indices + 1
 
 
 def _draw(seed, indices):
-    return np.stack([pack(generate(seed, index)) for index in indices])
+    return np.stack([pack(generate(seed, int(index))) for index in indices])
 
 
 class GeneratedStream:
@@ -89,9 +110,21 @@ class GeneratedStream:
     unlabelled: tuple = ()
     unlabelled_batch = 0
 
-    def __init__(self, pool: ImagePool, *, batch: int, size: int = SIZE, seed: int = 0):
-        """`size`: 256, or 128 for images of half the side."""
+    def __init__(
+        self, pool: ImagePool, *, batch: int, size: int = SIZE, seed: int = 0,
+        fresh: float = 0.0, offset: int = 0, workers: int = 1,
+    ):  # fmt: skip
+        """A stream that draws `batch` images a step from `pool`.
+
+        Args:
+            size: 256, or 128 for images of half the side.
+            fresh: new images a place in a batch; each is then seen 1 / `fresh` times on average.
+                0: the pool stays as it is.
+            offset: number of the scene that the pool begins with at step 0.
+            workers: processes that draw the new images meanwhile.
+        """
         self.pool, self.labelled_batch, self.size, self.seed = pool, batch, size, seed
+        self.fresh, self.offset, self.workers = fresh, offset, workers
 
     @property
     def dataset(self):
@@ -99,15 +132,21 @@ class GeneratedStream:
         return self
 
     def fingerprint(self) -> str:
-        """SHA-256 of what decides the pool's content: the engine's version, seed and count."""
-        content = f"{VERSION} {self.pool.seed} {self.pool.count}"
+        """SHA-256 of what decides the images: the engine's version, seed, window and its pace."""
+        content = f"{VERSION} {self.pool.seed} {self.pool.count} {self.fresh} {self.offset}"
         return hashlib.sha256(content.encode()).hexdigest()
 
+    def first(self, step: int) -> int:
+        """Number of the oldest scene in the pool at `step`; it moves by whole chunks."""
+        return self.offset + int(step * self.labelled_batch * self.fresh) // CHUNK * CHUNK
+
     def batch(self, step: int) -> Batch:
-        """Batch number `step`."""
+        """Batch number `step`; draws what the pool lacks for it."""
+        first = self.first(step)
+        self.pool.fill(self.workers, progress=False, first=first)
         rng = np.random.default_rng((self.seed, step))
-        index = rng.integers(self.pool.count, size=self.labelled_batch)
-        pairs = [_augment(rng, self.pool.images[i]) for i in index]
+        index = first + rng.integers(self.pool.count, size=self.labelled_batch)
+        pairs = [_augment(rng, self.pool.images[i]) for i in index % self.pool.count]
         image = torch.stack([image for image, _ in pairs])
         if self.size != SIZE:
             image = F.avg_pool2d(image, SIZE // self.size)
@@ -121,8 +160,20 @@ class GeneratedStream:
         return Batch(labelled, None, epoch=0, seed=self.seed, step=step)
 
     def iterate(self, start: int, stop: int) -> Iterator[Batch]:
-        """Batches `start` to `stop - 1`."""
-        yield from map(self.batch, range(start, stop))
+        """Batches `start` to `stop - 1`; workers draw the next chunk of images meanwhile."""
+        if not self.fresh:
+            yield from map(self.batch, range(start, stop))
+            return
+        with ProcessPoolExecutor(self.workers) as executor:
+            first, coming = self.first(start), iter(())
+            for step in range(start, stop):
+                while first <= self.first(step):
+                    for indices, packed in coming:
+                        self.pool.put(indices, packed)
+                    newest = first + self.pool.count
+                    coming = self.pool.draw(np.arange(newest, newest + CHUNK), executor)
+                    first += CHUNK
+                yield self.batch(step)
 
 
 def _augment(rng, packed):

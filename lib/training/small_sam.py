@@ -6,7 +6,7 @@ further prompt; of three masks the one of lowest loss counts; focal and Dice los
 learns to predict each mask's IoU by squared error. All prompts of an image share one pass of
 the image encoder, which on a CPU is what makes it affordable.
 
-    python -m lib.training.small_sam_run --output DIR --steps N
+    python -m lib.training.small_sam_run --output DIR --minutes N
 """
 
 import copy

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lib.data.engine import generate
+from lib.data.engine import VERSION, generate
 from lib.data.open import open_dataset
 from lib.evaluation.provenance import provenance
 from lib.evaluation.records import Record, write_record
@@ -94,7 +94,8 @@ def main(arguments=None):
     chosen = parser.parse_args(arguments)
     sam = load_sam("small")
     images, masks, names = generated_objects(chosen.images)
-    facts = {"dataset": "Generated", "fingerprint": f"engine seed {HELD_OUT_SEED}"}
+    origin = f"engine {VERSION}, seed {HELD_OUT_SEED}"
+    facts = {"dataset": "Generated", "fingerprint": origin}
     print(write_record(record_of(sam, images, masks, names, **facts), chosen.results))
     for root in map(Path, chosen.data_root):
         dataset, images, masks, names = real_objects(root, chosen.images)

@@ -1,85 +1,229 @@
-"""The command that pretrains a small SAM from nothing: pool of images, training, card.
+"""The command that pretrains a small SAM from nothing: images, training, weights, card.
 
-    python -m lib.training.small_sam_run --output DIR --steps 6000 --small-steps 6000 --pool 20000
+    python -m lib.training.small_sam_run --output DIR --minutes 240
 
-It resumes where it was killed. `--small-steps` are taken first, at 128 px, a quarter of the cost.
+The run lasts as long as it is given: one cosine over the whole budget, by the clock, first at
+128 px (a quarter of the cost), then at 256 px. It resumes where it was killed, and a checkpoint is
+written every 100 steps. Meanwhile a worker draws new images into a pool of bounded size.
 """
 
 import argparse
-import time
+import contextlib
+import copy
+import os
 from pathlib import Path
 
 import torch
 
+from lib.data.engine import VERSION
 from lib.data.generated import GeneratedStream, ImagePool
 from lib.sam.resize import resize_positions
 from lib.sam.small import IMAGE_SIZE, build_small_sam
+from lib.training.clock import Clock
 from lib.training.loop import fit
+from lib.training.schedules import cosine
 from lib.training.small_sam import SmallSamConfig, SmallSamPretraining
 from lib.training.small_sam_card import save_small_sam
 from lib.training.small_sam_evaluation import evaluate_prompts, summarise_prompts
 from lib.training.small_sam_records import generated_objects
 
+NO_END = 10**7  # steps: the clock ends a stage
+SETTLE = 50  # steps after which AdamW's averages, new in each stage, can be relied on
+CHECKPOINT_EVERY = 100  # steps: minutes
+CURVE = ("tight_box", "jittered_box", "clicks_1", "clicks_3")
+CURVE_NOTE = (
+    "Mean IoU on {images} held-out generated images (engine {version}) at 256 px; minutes and CPU "
+    "hours of the training process, its evaluations included."
+)
 
-def pretrain(output, *, steps, small_steps=0, pool=20_000, config=None, seed=0, progress=True):
-    """Train as the command does; returns the averaged SAM and both stages' histories."""
-    config, output = config or SmallSamConfig(), Path(output)
+
+class TimedPretraining(SmallSamPretraining):
+    """Pretraining whose learning rate follows a clock; the clock is part of its state."""
+
+    def __init__(self, config: SmallSamConfig, *, sam, clock: Clock):
+        """Train `sam` in place until whoever holds the clock stops."""
+        super().__init__(config, sam=sam)
+        self.clock = clock
+
+    def hyperparameters(self):
+        """The configuration and the budget: a run is resumed with the same one only."""
+        return super().hyperparameters() | {"minutes": self.clock.budget / 60}
+
+    def learning_rate(self, progress):
+        """The recipe's cosine over the clock's budget."""
+        factor = cosine(self.clock.fraction, warmup=self.config.warmup, floor=0.01)
+        return factor * min(1.0, (progress.step + 1) / SETTLE)
+
+    def get_extra_state(self):
+        """What the clock shows."""
+        return self.clock.state_dict()
+
+    def set_extra_state(self, state):
+        """Put the clock back."""
+        self.clock.load_state_dict(state)
+
+
+class TimedStream(GeneratedStream):
+    """A stream that ends once the clock has passed a `share` of its budget."""
+
+    def __init__(self, pool, *, clock: Clock, share: float, **settings):
+        """`settings`: of `GeneratedStream`."""
+        super().__init__(pool, **settings)
+        self.clock, self.share = clock, share
+
+    def iterate(self, start, stop):
+        """Batches from `start` on, at least one, until the time is over."""
+        with contextlib.closing(super().iterate(start, stop)) as batches:
+            for batch in batches:
+                yield batch
+                if self.clock.fraction >= self.share:
+                    return
+
+
+class MinuteLine:
+    """A printed line a minute, for the log of a run that lasts hours."""
+
+    def __init__(self, clock: Clock, size: int):
+        """The first line comes after a minute."""
+        self.clock, self.size, self._next = clock, size, clock.seconds + 60
+
+    def update(self, history, total):
+        """Print where the run stands if a minute has passed."""
+        if self.clock.seconds < self._next:
+            return
+        self._next = self.clock.seconds + 60
+        row = history.steps[-1]
+        names = ("total", "box_iou", "corrected_iou", "learning_rate")
+        losses = ", ".join(f"{name} {row[name]:.4g}" for name in names)
+        minutes = f"{self.clock.seconds / 60:.0f} of {self.clock.budget / 60:g} minutes"
+        print(f"{minutes}, {self.size} px, step {row['step']}: {losses}", flush=True)
+        if history.validations and history.validations[-1]["step"] == row["step"]:
+            scores = (f"{name} {history.validations[-1][name]:.3f}" for name in CURVE)
+            print("  held out: " + ", ".join(scores), flush=True)
+
+    def close(self):
+        """Nothing to close."""
+
+
+def pretrain(
+    output, *, minutes, small_share=0.6, pool=4000, fresh=0.5, workers=1, config=None, seed=0,
+    build=build_small_sam, validate_every=200, held_out=64, progress=True,
+):  # fmt: skip
+    """Train as the command does; returns the averaged SAM and the facts of its card.
+
+    Args:
+        output: folder of pool, checkpoints and finished stages; an interrupted run resumes there.
+        minutes: budget by the wall clock, filling the pool excepted.
+        small_share: share of it at 128 px, with twice the images a step.
+        pool, fresh, workers: see `GeneratedStream`.
+        build: makes the untrained SAM for 256 px.
+        validate_every: steps between two rows of the curve; `held_out`: images for it.
+
+    Raises:
+        ValueError: if `small_share` is outside [0, 1) or `minutes` is not positive.
+    """
+    if not 0 <= small_share < 1:
+        raise ValueError(f"small_share must be in [0, 1), got {small_share}")
+    config, output, clock = config or SmallSamConfig(), Path(output), Clock(minutes)
     torch.manual_seed(seed)
-    sam, histories = build_small_sam(), []
-    images = ImagePool(output / "pool", seed=seed, count=pool).fill(progress=progress)
-    check = generated_objects(64)[:2]
-    for size, length in ((IMAGE_SIZE // 2, small_steps), (IMAGE_SIZE, steps)):
-        if not length:
+    sam = build()
+    images = ImagePool(output / "pool", seed=seed, count=pool)
+    check = generated_objects(held_out)[:2]
+    done = {"scenes": 0, "curve": [], "stages": []}
+    stages = [(IMAGE_SIZE // 2, 2 * config.batch, small_share), (IMAGE_SIZE, config.batch, 1.0)]
+    for size, batch, share in stages if small_share else stages[1:]:
+        sam, finished = resize_positions(sam, size), output / f"{size}px.pt"
+        if finished.exists():
+            done = torch.load(finished, weights_only=True)
+            sam.load_state_dict(done["sam"])
+            clock.load_state_dict(done["clock"])
             continue
-        method = SmallSamPretraining(config, sam=resize_positions(sam, size))
-        validate = (lambda m: _scores(m, check)) if size == IMAGE_SIZE else None
-        histories.append(
-            fit(
-                method,
-                GeneratedStream(images, batch=config.batch, size=size, seed=seed),
-                steps=length,
-                directory=output / f"{size}px",
-                validate=validate,
-                score="jittered_box",
-                max_grad_norm=1.0,
-                progress=progress,
-            )
-        )
-        sam = method.average.requires_grad_(True)
-    return sam.eval(), histories
+        stream = TimedStream(
+            images, clock=clock, share=share, batch=batch, size=size, seed=seed,
+            fresh=fresh, offset=done["scenes"], workers=workers,
+        )  # fmt: skip
+        method = TimedPretraining(config, sam=sam, clock=clock)
+        if not list((output / f"{size}px").glob("checkpoint-*.pt")):
+            before = clock.state_dict()
+            images.fill(workers, progress=progress, first=stream.offset)
+            clock.load_state_dict(before)  # the budget is for training
+        history = fit(
+            method, stream, steps=NO_END, directory=output / f"{size}px",
+            checkpoint_every=CHECKPOINT_EVERY, max_grad_norm=1.0,
+            progress=MinuteLine(clock, size) if progress else False,
+            validate=lambda m: _scores(m, check), validate_every=validate_every,
+            score="jittered_box",
+        )  # fmt: skip
+        sam, steps = method.average.requires_grad_(True).cpu(), history.steps[-1]["step"]
+        if [row["step"] for row in history.validations[-1:]] != [steps]:
+            history.add_validation(steps, _scores(method, check), method)
+        rows = [
+            {"minutes": round(row["minutes"]), "CPU hours": row["cpu_hours"], "px": size}
+            | {"images seen": int(row["step"]) * batch + _seen(done)}
+            | {name.replace("_", " "): row[name] for name in CURVE}
+            for row in history.validations
+        ]
+        done = {
+            "sam": sam.state_dict(),
+            "clock": clock.state_dict(),
+            "scenes": stream.first(steps) + pool,
+            "curve": done["curve"] + rows,
+            "stages": [*done["stages"], {"px": size, "steps": steps, "images": steps * batch}],
+        }
+        torch.save(done, finished.with_suffix(".tmp"))
+        os.replace(finished.with_suffix(".tmp"), finished)
+    return sam.eval(), _facts(done, config, minutes, len(check[0]))
+
+
+def _seen(done):
+    return sum(stage["images"] for stage in done["stages"])
 
 
 def _scores(method, check):
-    means = summarise_prompts(evaluate_prompts(method.average, *check))
-    return {key: means[key] for key in ("tight_box", "jittered_box", "clicks_1", "clicks_3")}
+    """Means of the averaged weights at 256 px, and the time it took to get there."""
+    # Where it stands on the curve, read before the evaluation itself takes its time.
+    times = {"minutes": method.clock.seconds / 60, "cpu_hours": method.clock.cpu_seconds / 3600}
+    sam = resize_positions(copy.deepcopy(method.average).cpu(), IMAGE_SIZE)
+    means = summarise_prompts(evaluate_prompts(sam, *check))
+    return times | {key: means[key] for key in CURVE}
+
+
+def _facts(done, config, minutes, images):
+    stages = (f"{s['steps']:,} at {s['px']} px ({s['images']:,} images)" for s in done["stages"])
+    drawn, prompts = done["scenes"], _seen(done) * config.prompts * config.rounds
+    training = {
+        "Data": f"generated by this project (`lib.data.engine`, version {VERSION}), no photograph, "
+        f"no patient: {drawn:,} images, seen {_seen(done) / drawn:.1f} times on average",
+        "Steps": "; ".join(stages),
+        "Images, prompts": f"{_seen(done):,} and {prompts:,}",
+        "Time": f"{done['clock']['seconds'] / 60:.0f} minutes of a budget of {minutes:g}, "
+        f"{done['clock']['cpu_seconds'] / 3600:.2f} CPU hours without drawing the images",
+        "Recipe": "`lib/training/small_sam.py`, one cosine over the budget",
+    }
+    note = CURVE_NOTE.format(images=images, version=VERSION)
+    return {"training": training, "curve": done["curve"], "curve_note": note}
 
 
 def main(arguments=None):
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", required=True, help="folder of pool, checkpoints and weights")
-    parser.add_argument("--steps", type=int, default=6000, help="steps at 256 px")
-    parser.add_argument("--small-steps", type=int, default=0, help="steps at 128 px before them")
-    parser.add_argument("--pool", type=int, default=20_000, help="generated images")
-    parser.add_argument("--batch", type=int, default=SmallSamConfig.batch)
+    parser.add_argument("--minutes", type=float, default=240, help="budget by the clock")
+    parser.add_argument("--small-share", type=float, default=0.6, help="of it at 128 px")
+    parser.add_argument("--pool", type=int, default=4000, help="images on disk (262 kB each)")
+    parser.add_argument("--fresh", type=float, default=0.5, help="new images per image seen")
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw images")
+    parser.add_argument("--batch", type=int, default=SmallSamConfig.batch, help="at 256 px")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args(arguments)
-    began, cpu = time.monotonic(), time.process_time()
-    sam, _ = pretrain(
-        chosen.output, steps=chosen.steps, small_steps=chosen.small_steps, pool=chosen.pool,
-        config=SmallSamConfig(batch=chosen.batch), seed=chosen.seed,
+    sam, facts = pretrain(
+        chosen.output, minutes=chosen.minutes, small_share=chosen.small_share, pool=chosen.pool,
+        fresh=chosen.fresh, workers=chosen.workers, config=SmallSamConfig(batch=chosen.batch),
+        seed=chosen.seed,
     )  # fmt: skip
     scores = evaluate_prompts(sam, *generated_objects(300)[:2])
-    training = {
-        "Steps": f"{chosen.small_steps} at 128 px, {chosen.steps} at 256 px",
-        "Images a step": chosen.batch,
-        "Pool": f"{chosen.pool} generated images, seed {chosen.seed}",
-        "Minutes": round((time.monotonic() - began) / 60, 1),
-        "CPU hours": round((time.process_time() - cpu) / 3600, 2),
-    }
     means = summarise_prompts(scores) | {"images": len(scores["tight_box"])}
-    facts = {"training": training, "accuracy": {"generated": means}}
-    print(save_small_sam(sam, chosen.output, facts))
+    print(save_small_sam(sam, chosen.output, facts | {"accuracy": {"generated": means}}))
 
 
 if __name__ == "__main__":

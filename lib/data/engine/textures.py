@@ -7,6 +7,7 @@ crops have no seams; a crop is moved, flipped and turned at random, and pages mi
 from functools import lru_cache
 
 import numpy as np
+from scipy import fft
 from scipy.spatial import cKDTree
 
 from .fields import double
@@ -50,13 +51,13 @@ def page(kind):
 
 
 def _frequencies():
-    axis = np.fft.fftfreq(PAGE)
-    return np.meshgrid(axis, axis, indexing="ij")
+    """Vertical and horizontal frequencies of a real transform: `PAGE x (PAGE / 2 + 1)` each."""
+    return np.meshgrid(fft.fftfreq(PAGE), fft.rfftfreq(PAGE), indexing="ij")
 
 
 def _filtered(rng, spectrum):
-    white = np.fft.fft2(rng.standard_normal((PAGE, PAGE)))
-    field = np.fft.ifft2(white * spectrum).real
+    white = fft.rfft2(rng.standard_normal((PAGE, PAGE), dtype=np.float32))
+    field = fft.irfft2(white * spectrum.astype(np.float32))
     return (field - field.mean()) / field.std()
 
 

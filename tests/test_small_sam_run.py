@@ -1,0 +1,138 @@
+"""The pretraining command: budget by the clock, a moving pool of images, resumption."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from lib.data.engine import VERSION
+from lib.data.generated import GeneratedStream, ImagePool
+from lib.sam.small import build_small_sam
+from lib.training.clock import Clock
+from lib.training.errors import CheckpointError
+from lib.training.method import Progress
+from lib.training.small_sam import SmallSamConfig
+from lib.training.small_sam_card import save_small_sam
+from lib.training.small_sam_run import TimedPretraining, TimedStream, pretrain
+
+
+@pytest.fixture
+def now(monkeypatch):
+    """A wall clock that is set by hand."""
+    time = {"now": 100.0}
+    stub = SimpleNamespace(monotonic=lambda: time["now"], process_time=lambda: 0.0)
+    monkeypatch.setattr("lib.training.clock.time", stub)
+    return time
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr("lib.data.generated.CHUNK", 2)
+
+
+def tiny():
+    torch.manual_seed(0)
+    return build_small_sam(width=24, depth=1, heads=2, prompt_width=32)
+
+
+def test_the_clock_goes_on_after_an_interruption(now):
+    clock = Clock(minutes=2)
+    now["now"] += 30
+    assert clock.fraction == pytest.approx(0.25)
+    saved = clock.state_dict()
+    now["now"] += 1000  # killed and started again later
+    again = Clock(minutes=2)
+    again.load_state_dict(saved)
+    now["now"] += 30
+    assert again.fraction == pytest.approx(0.5)
+    now["now"] += 500
+    assert again.fraction == 1
+    with pytest.raises(ValueError, match="minutes must be positive"):
+        Clock(minutes=0)
+
+
+def test_the_learning_rate_follows_the_clock_not_the_steps(now):
+    clock = Clock(minutes=10)
+    method = TimedPretraining(SmallSamConfig(warmup=0.0), sam=tiny(), clock=clock)
+    rates = []
+    for _ in range(3):
+        rates.append(method.learning_rate(Progress(1000, 10**7)))
+        now["now"] += 300
+    assert rates == pytest.approx([1, 0.505, 0.01])  # a cosine from 1 to the floor
+    assert method.learning_rate(Progress(4, 10**7)) == pytest.approx(0.1 * 0.01)
+
+
+def test_the_clock_is_part_of_a_checkpoint(now):
+    first = TimedPretraining(SmallSamConfig(), sam=tiny(), clock=Clock(minutes=10))
+    now["now"] += 300
+    state = first.state_dict()
+    second = TimedPretraining(SmallSamConfig(), sam=tiny(), clock=Clock(minutes=10))
+    second.load_state_dict(state)
+    assert second.clock.fraction == pytest.approx(0.5)
+
+
+def test_the_stream_ends_with_its_share_of_the_time(tmp_path, small_chunks, now):
+    pool = ImagePool(tmp_path, seed=3, count=4)
+    stream = TimedStream(pool, clock=Clock(minutes=1), share=0.5, batch=2, size=128)
+    steps = []
+    for batch in stream.iterate(0, 100):
+        steps.append(batch.step)
+        now["now"] += 10
+    assert steps == [0, 1, 2]  # 10, 20, 30 seconds of 60
+
+
+def test_new_images_enter_the_pool_and_batches_depend_on_the_step_alone(tmp_path, small_chunks):
+    """Iterated with a worker that draws ahead, and each batch alone in an empty pool: equal."""
+    settings = {"batch": 2, "size": 128, "seed": 1, "fresh": 0.5, "offset": 1}
+    pool = ImagePool(tmp_path / "a", seed=3, count=4)
+    stream = GeneratedStream(pool, **settings)
+    assert [stream.first(step) for step in range(5)] == [1, 1, 3, 3, 5]
+    batches = list(stream.iterate(0, 5))
+    assert sorted(pool.held - 1) == [5, 6, 7, 8]
+    assert [b.labelled.index.min().item() >= stream.first(b.step) for b in batches] == [True] * 5
+    alone = GeneratedStream(ImagePool(tmp_path / "b", seed=3, count=4), **settings)
+    for step in (4, 2):
+        assert torch.equal(alone.batch(step).labelled.image, batches[step].labelled.image)
+    resumed = list(GeneratedStream(pool, **settings).iterate(3, 5))
+    assert torch.equal(resumed[0].labelled.image, batches[3].labelled.image)
+    assert torch.equal(resumed[1].labelled.image, batches[4].labelled.image)
+
+
+def test_a_run_goes_through_both_sizes_and_is_read_back(tmp_path, monkeypatch):
+    """One step of each size, a card; the same call again trains nothing."""
+    monkeypatch.setattr("lib.training.small_sam_run.CHECKPOINT_EVERY", 1)
+    settings = {
+        "small_share": 0.5, "pool": 4, "fresh": 0.5, "build": tiny, "held_out": 2,
+        "config": SmallSamConfig(prompts=2, rounds=1, batch=1), "progress": False,
+    }  # fmt: skip
+    sam, facts = pretrain(tmp_path, minutes=1e-4, **settings)
+    assert sam.image_encoder.img_size == 256
+    assert [row["px"] for row in facts["curve"]] == [128, 256]
+    assert [row["images seen"] for row in facts["curve"]] == [2, 3]
+    assert f"version {VERSION}" in facts["training"]["Data"]
+    again, same = pretrain(tmp_path, minutes=1e-4, **settings)
+    assert same == facts
+    expected = sam.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in again.state_dict().items())
+    save_small_sam(sam, tmp_path / "card", facts)
+    assert json.loads((tmp_path / "card/small_sam.json").read_text())["curve"] == facts["curve"]
+    (tmp_path / "256px.pt").unlink()
+    with pytest.raises(CheckpointError, match="minutes"):  # killed in the second stage
+        pretrain(tmp_path, minutes=0.01, **settings)
+
+
+def test_a_share_of_everything_at_128_px_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="small_share"):
+        pretrain(tmp_path, minutes=1, small_share=1.0)
+
+
+def test_a_pool_with_a_gap_is_filled(tmp_path, small_chunks):
+    pool = ImagePool(tmp_path, seed=3, count=4).fill(workers=1, progress=False)
+    before = np.array(pool.images)
+    pool.held[1] = 0  # killed while this slot was written
+    pool.images[1] = 0
+    again = ImagePool(tmp_path, seed=3, count=4)
+    assert again.missing(0).tolist() == [1]
+    assert np.array_equal(again.fill(workers=1, progress=False).images, before)
