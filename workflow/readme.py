@@ -14,6 +14,7 @@ from lib.notebook.file import opening_table, read_notebook, title
 from lib.training.mining_study import RUNS, SUPERVISED
 
 ROOT = Path(__file__).resolve().parent.parent
+RECORDS = ROOT / "results" / "knowledge_mining"
 SETS = {"Kvasir-SEG": "polyps", "Montgomery and Shenzhen": "lungs on chest X-rays"}
 BUDGETS = [5.0, 25.0, 50.0, 75.0, 100.0]
 SPEED = {
@@ -62,7 +63,7 @@ def mining_tables() -> str:
     """One table a data set, "not run" where there is no record."""
     methods, parts = [SUPERVISED, *RUNS], []
     for name, what in SETS.items():
-        runs = [r for r in read_records(ROOT / "results", dataset=name) if r.method in methods]
+        runs = read_records(RECORDS, dataset=name, method=methods)
         table = results_table(runs, row_order=methods, column_order=BUDGETS)
         parts.append(
             f"**{name}** ({what}), by share of labelled images in %\n\n{to_markdown(table)}"
