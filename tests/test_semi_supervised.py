@@ -19,7 +19,7 @@ from lib.training.semi_supervised import (
 )
 
 
-def run(method, steps=4, **changes):
+def run(method, steps=2, **changes):
     return fit(method, stream(**changes), steps=steps, device="cpu", progress=False)
 
 
@@ -83,7 +83,7 @@ def test_unlabelled_images_change_what_is_learnt(name):
 def test_a_checkpoint_carries_everything(name):
     """A method of other weights continues like the one whose state it was given."""
     first, second = build(name), build(name)
-    run(first, steps=3)
+    run(first)
     second.load_state_dict(first.state_dict())
     for one, other in zip(first.optimizers(), second.optimizers(), strict=True):
         other.load_state_dict(copy.deepcopy(one.state_dict()))  # it shares its tensors
@@ -91,8 +91,8 @@ def test_a_checkpoint_carries_everything(name):
         method.train()
         method.zero_grad()
         torch.manual_seed(7)
-        progress = Progress(3, 6)
-        method(stream().batch(3), progress).total.backward()
+        progress = Progress(2, 6)
+        method(stream().batch(2), progress).total.backward()
         for optimizer in method.optimizers():
             optimizer.step()
         method.after_step(progress)
