@@ -252,6 +252,17 @@ def test_two_steps_move_every_trained_weight(make, classes):
     assert same == set()
 
 
+def test_a_step_in_bfloat16_is_the_same_to_its_precision():
+    method = without_dropout(knowsam(classes=3, exchange=False))
+    batch = stream(3).batch(0)
+    exact = method.step(batch, MIDDLE)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = method.step(batch, MIDDLE)
+    for name in ("total", "sam", "supervised"):
+        assert rough[name].dtype == torch.float32
+        torch.testing.assert_close(rough[name], exact[name], rtol=0.1, atol=0.05)
+
+
 def test_learning_rates_fall_in_a_straight_line():
     method = knowsam()
     method.schedule(Progress(0, 10))

@@ -216,16 +216,17 @@ def exchange_loss(
         grid=config.exchange_grid,
         highest=config.exchange_highest,
     )
-    prediction = students(mixed.image)
-    subnets = (prediction.first, prediction.second)
-    loss = sum(segmentation_loss(logits, mixed.mask, config) for logits in subnets)
+    # The fusion is the dearest of the three at full resolution: it runs only if it is to learn.
+    first, second = students.first(mixed.image), students.second(mixed.image)
+    loss = sum(segmentation_loss(logits, mixed.mask, config) for logits in (first, second))
     if not config.exchange_all_losses:
         return config.subnet_share * loss
+    prediction = CoPrediction(first, second, students.fusion(first, second))
     own = prediction.fused[pairs:].argmax(dim=1)
     loss = loss + config.entropy_weight * entropy_losses(prediction, config)
     loss = loss + consistency_weight * consistency_loss(prediction, config)
     loss = loss + consistency_weight * sum(
-        segmentation_loss(logits[pairs:], own, config) for logits in subnets
+        segmentation_loss(logits[pairs:], own, config) for logits in (first, second)
     )
     fused = segmentation_loss(prediction.fused, mixed.mask, config)
     return config.subnet_share * loss + fused
