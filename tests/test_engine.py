@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from lib.data.engine import MAX_MASKS, STYLES, generate
+from lib.data.engine import INGREDIENTS, MAX_MASKS, STYLES, generate
 from lib.data.engine.degradation import jpeg
 from lib.data.engine.fields import binomial, blur, double, grid, halve, noise, slope
 from lib.data.engine.objects import cell_group, lungs, ring
 from lib.data.engine.painting import paint
 from lib.data.engine.shapes import star, strokes, tree, tubes
+from lib.data.engine.style import Style
 from lib.data.engine.textures import PAGES, texture
 from lib.data.generated import GeneratedStream, ImagePool, pack, unpack
 
@@ -74,6 +75,22 @@ def test_a_good_share_is_hardly_visible_and_a_good_share_is_not(scenes):
     steps = np.array([_step_at_border(scene) for scene in scenes])
     assert 0.2 < (steps < 5).mean() < 0.8  # of 255
     assert (steps > 20).mean() > 0.1
+
+
+def test_ingredients_can_be_left_out():
+    """Without hardly visible objects the faintest step is larger; each one changes scenes."""
+    plain = [generate(7, k, without=("hidden", "degradation")) for k in range(40)]
+    full = [generate(7, k, without=("degradation",)) for k in range(40)]
+    faint = [np.mean([_step_at_border(s) < 3 for s in scenes]) for scenes in (plain, full)]
+    assert faint[0] < faint[1]
+    for name in INGREDIENTS:
+        changed = [
+            not np.array_equal(generate(7, k, 64, (name,)).image, generate(7, k, 64).image)
+            for k in range(8)
+        ]
+        assert any(changed), name
+    with pytest.raises(ValueError, match="unknown ingredients"):
+        generate(7, 0, without=("rust",))
 
 
 def test_no_threshold_on_intensity_solves_it(scenes):
@@ -161,7 +178,8 @@ def test_paint_changes_the_inside_and_leaves_what_is_far():
     for strength, found in steps.items():
         for seed in range(20):
             image = np.full((1, 256, 256), 0.5, np.float32)
-            paint(np.random.default_rng(seed), image, depth, np.ones((1, 1, 1)), strength, "mri")
+            tone = np.ones((1, 1, 1), np.float32)
+            paint(np.random.default_rng(seed), image, depth, tone, strength, Style("mri"))
             assert np.allclose(image[:, :20], 0.5, atol=1e-3)
             found.append(np.abs(image[0, depth > 3] - 0.5).mean())
     assert np.median(steps[0.1]) < 0.01
@@ -171,15 +189,17 @@ def test_paint_changes_the_inside_and_leaves_what_is_far():
 def test_parts_lie_in_their_wholes():
     rng = np.random.default_rng(3)
     image = np.full((1, 256, 256), 0.4, np.float32)
-    *_, outer, wall, pool = ring(rng, image, "mri")
+    *_, outer, wall, pool = ring(rng, image, Style("mri"))
     assert not (wall & pool).any()
     assert np.array_equal(wall | pool, outer)
     tone = np.ones((1, 1, 1), np.float32)
-    several = [cell_group(rng, np.full_like(image, 0.1), tone, "microscopy") for _ in range(8)]
+    several = [
+        cell_group(rng, np.full_like(image, 0.1), tone, Style("microscopy")) for _ in range(8)
+    ]
     assert any(
         (a & b).any() and a.sum() > b.sum() for masks in several for a in masks for b in masks
     )
-    left, right, *_ = lungs(rng, image, "xray")
+    left, right, *_ = lungs(rng, image, Style("xray"))
     assert not (left & right).any()
     assert np.nonzero(left)[1].mean() < np.nonzero(right)[1].mean()
 

@@ -9,6 +9,7 @@ drawn is still there.
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -44,10 +45,17 @@ class ImagePool:
     `held`: memory-mapped `count` int64, 1 + the number of the scene in each slot, 0 for none.
     """
 
-    def __init__(self, directory: str | Path, *, seed: int, count: int):
-        """Open or create the pool; nothing is drawn yet."""
+    def __init__(
+        self, directory: str | Path, *, seed: int, count: int, without: tuple[str, ...] = ()
+    ):
+        """Open or create the pool; nothing is drawn yet.
+
+        `without`: ingredients that the engine leaves out (`lib.data.engine.INGREDIENTS`).
+        """
         self.seed, self.count, self.directory = seed, count, Path(directory)
-        self.path = self.directory / f"pool-{VERSION}-{seed}-{count}.u8"
+        self.without = tuple(sorted(without))
+        name = "-".join(["pool", str(VERSION), str(seed), str(count), *self.without])
+        self.path = self.directory / f"{name}.u8"
         held = self.path.with_suffix(".i64")
         self.directory.mkdir(parents=True, exist_ok=True)
         mode = "r+" if self.path.exists() and held.exists() else "w+"
@@ -64,7 +72,7 @@ class ImagePool:
         missing = self.missing(first)
         if len(missing) <= CHUNK:  # not worth a process
             if len(missing):
-                self.put(missing, _draw(self.seed, missing))
+                self.put(missing, _draw(self.seed, self.without, missing))
             return self
         with ProcessPoolExecutor(workers) as executor:
             bar = tqdm(total=len(missing), desc="images", disable=not progress)
@@ -82,7 +90,7 @@ class ImagePool:
     def draw(self, indices: np.ndarray, executor: Executor) -> Iterator[tuple]:
         """Have scenes drawn; yields (numbers, packed scenes) in order. The work starts at once."""
         chunks = [indices[k : k + CHUNK] for k in range(0, len(indices), CHUNK)]
-        drawn = executor.map(_draw, [self.seed] * len(chunks), chunks)
+        drawn = executor.map(partial(_draw, self.seed, self.without), chunks)
         return zip(chunks, drawn, strict=True)
 
     def put(self, indices: np.ndarray, packed: np.ndarray) -> None:
@@ -95,8 +103,8 @@ class ImagePool:
         self.held[slots] = indices + 1
 
 
-def _draw(seed, indices):
-    return np.stack([pack(generate(seed, int(index))) for index in indices])
+def _draw(seed, without, indices):
+    return np.stack([pack(generate(seed, int(index), without=without)) for index in indices])
 
 
 class GeneratedStream:
@@ -133,8 +141,9 @@ class GeneratedStream:
 
     def fingerprint(self) -> str:
         """SHA-256 of what decides the images: the engine's version, seed, window and its pace."""
-        content = f"{VERSION} {self.pool.seed} {self.pool.count} {self.fresh} {self.offset}"
-        return hashlib.sha256(content.encode()).hexdigest()
+        pool = self.pool
+        content = (VERSION, pool.seed, pool.count, pool.without, self.fresh, self.offset)
+        return hashlib.sha256(repr(content).encode()).hexdigest()
 
     def first(self, step: int) -> int:
         """Number of the oldest scene in the pool at `step`; it moves by whole chunks."""

@@ -6,7 +6,8 @@ only within a version.
 
 from .backgrounds import STYLES
 from .scene import MAX_MASKS, Scene, generate
+from .style import INGREDIENTS
 
 VERSION = 2
 
-__all__ = ["MAX_MASKS", "STYLES", "VERSION", "Scene", "generate"]
+__all__ = ["INGREDIENTS", "MAX_MASKS", "STYLES", "VERSION", "Scene", "generate"]

@@ -12,15 +12,17 @@ from .textures import texture
 
 
 def clutter(rng, image, style):
-    """Draw what no mask belongs to, in place: highlights, hairs, ribs, rulers, writing."""
+    """Draw what no mask belongs to, in place: highlights, hairs, rulers, writing."""
+    if not style.has("clutter"):
+        return
     size, channels = image.shape[1], len(image)
     chance = rng.random()
-    if style == "endoscopy" and chance < 0.8:
+    if style.name == "endoscopy" and chance < 0.8:
         for _ in range(int(rng.integers(1, 3))):
             kind = "blotch" if rng.random() < 0.6 else "grain"
             spots = texture(rng, size, kind) + 0.5 * noise(rng, size, 5) - rng.uniform(2.2, 3.4)
             image += step(spots * rng.uniform(6, 20)) * rng.uniform(0.3, 0.9)
-    if (style == "dermoscopy" and chance < 0.45) or chance < 0.05:
+    if (style.name == "dermoscopy" and chance < 0.45) or chance < 0.05:
         tone = colour(rng, [0.0] * channels, [0.35] * channels)
         if rng.random() < 0.2:
             tone = tone + 0.6
@@ -31,9 +33,9 @@ def clutter(rng, image, style):
         ]
         hair = strokes(size, paths, [np.full(25, rng.uniform(0.002, 0.007))] * number)
         image += hair * rng.uniform(0.3, 0.95) * (tone - image)
-    if style == "dermoscopy" and rng.random() < 0.3:
+    if style.name == "dermoscopy" and rng.random() < 0.3:
         image += _ruler(rng, size) * (rng.uniform(0, 0.4) - image)
-    if rng.random() < (0.3 if style in ("endoscopy", "xray", "ultrasound") else 0.05):
+    if rng.random() < (0.3 if style.name in ("endoscopy", "xray", "ultrasound") else 0.05):
         image += _writing(rng, size) * (rng.uniform(0.6, 1) - image)
     if rng.random() < 0.04:  # rectangles: overlays and black-outs
         row, column = rng.integers(0, size - 8, 2)
@@ -72,16 +74,16 @@ def field_of_view(rng, size, style):
     """`H x W` in {0, 1}: what the instrument sees; the rest stays black. None: everything."""
     rows, columns = grid(size)
     chance = rng.random()
-    if style == "endoscopy" and chance < 0.7:
+    if style.name == "endoscopy" and chance < 0.7:
         side, corner = rng.uniform(0.82, 1.0), rng.uniform(1.25, 1.9)
         view = (np.abs(columns) < side) & (np.abs(rows) + np.abs(columns) < corner)
         if chance < 0.3:  # a picture in a corner
             view &= (rows < rng.uniform(0.3, 0.7)) | (columns > rng.uniform(-0.7, -0.3))
-    elif style == "fundus" or (style in ("endoscopy", "dermoscopy") and chance > 0.9):
+    elif style.name == "fundus" or (style.name in ("endoscopy", "dermoscopy") and chance > 0.9):
         view = rows * rows + columns * columns < rng.uniform(0.85, 1.2) ** 2
-    elif style == "ultrasound" and chance < 0.15:
+    elif style.name == "ultrasound" and chance < 0.15:
         view = np.abs(columns) < (rows + rng.uniform(1.2, 3)) * rng.uniform(0.4, 0.8)
-    elif style in ("xray", "mri") and chance < 0.12:  # bars where a picture is not square
+    elif style.name in ("xray", "mri") and chance < 0.12:  # bars where a picture is not square
         bar = rows if chance < 0.06 else columns
         view = np.abs(bar) < rng.uniform(0.65, 0.97)
     else:
@@ -91,14 +93,16 @@ def field_of_view(rng, size, style):
 
 def degrade(rng, image, style):
     """Light fall-off, bias field, speckle, blur, noise, gamma; `C x H x W` in [0, 1]."""
+    if not style.has("degradation"):
+        return np.clip(image, 0, 1)
     size = image.shape[1]
     if rng.random() < 0.35:
         image *= np.exp(rng.uniform(0.1, 0.5) * noise(rng, size, 2))
-    if rng.random() < (0.5 if style in ("dermoscopy", "fundus", "endoscopy") else 0.15):
+    if rng.random() < (0.5 if style.name in ("dermoscopy", "fundus", "endoscopy") else 0.15):
         rows, columns = grid(size)
         fall = rows * rows + columns * columns
         image *= 1 - rng.uniform(0.05, 0.4) * (fall if rng.random() < 0.5 else fall * fall * 0.5)
-    if style == "ultrasound" or rng.random() < 0.04:
+    if style.name == "ultrasound" or rng.random() < 0.04:
         speckle = texture(rng, size, "speckle", turn=False)
         if rng.random() < 0.4:  # a coarser one
             speckle = double(texture(rng, size // 2, "speckle", turn=False))
@@ -107,7 +111,7 @@ def degrade(rng, image, style):
         image = blur(image, rng.uniform(0.7, 2.0))
     if rng.random() < 0.5:
         strength = math.exp(rng.uniform(math.log(0.004), math.log(0.08)))
-        if style == "microscopy":
+        if style.name == "microscopy":
             strength *= 0.3
         image += strength * texture(rng, size, "white" if rng.random() < 0.6 else "grain")
     np.clip(image, 0, 1, out=image)
@@ -116,12 +120,12 @@ def degrade(rng, image, style):
     return image
 
 
-def develop(rng, image):
+def develop(rng, image, style):
     """`C x H x W` in [0, 1] as `H x W x 3` bytes, one in three of them through JPEG."""
     pixels = (image * np.float32(255) + np.float32(0.5)).astype(np.uint8).transpose(1, 2, 0)
     if pixels.shape[2] == 3 and rng.random() < 0.12:
         pixels = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).convert("L"))[..., None]
-    if rng.random() < 0.33:
+    if style.has("degradation") and rng.random() < 0.33:
         pixels = jpeg(pixels, int(rng.integers(15, 90)))
     return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
 

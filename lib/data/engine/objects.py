@@ -20,17 +20,17 @@ SMALLEST_CELL = 40  # px
 def single(rng, image, tone, style):
     """One shape, often with a part in it; a group of unlike parts; a tube; a vessel tree."""
     size, roll = image.shape[1], rng.random()
-    if roll < (0.5 if style == "fundus" else 0.05):
+    if roll < (0.5 if style.name == "fundus" else 0.05):
         return vessels(rng, image, tone, style)
     if roll < 0.09:
         return tube(rng, image, tone, style)
-    if rng.random() < (0.5 if style == "mri" else 0.05):
+    if rng.random() < (0.5 if style.name == "mri" else 0.05):
         return ring(rng, image, style)
-    strength = visibility(rng)
+    strength = visibility(rng, style)
     depth = random_star(rng, size)
     tone = tone if rng.random() < 0.8 else -tone
     shown = depth
-    if rng.random() < 0.35:  # a border rougher than people outline it
+    if style.has("border") and rng.random() < 0.35:  # a border rougher than people outline it
         rough = texture(rng, size, "blotch" if rng.random() < 0.6 else "pink")
         shown = depth + rough * min(6.0, rng.uniform(0.01, 0.12) * float(depth.max()))
     paint(rng, image, shown, tone, strength, style)
@@ -54,7 +54,7 @@ def _parts(rng, image, depth, tone, strength, style):
             part = random_star(rng, size, centre, reach / size * rng.uniform(0.4, 1.3))
             inside = np.minimum(part, depth)
         other = tone * (1 if rng.random() < 0.4 else -1)
-        paint(rng, image, inside, other, max(strength, visibility(rng)), style)
+        paint(rng, image, inside, other, max(strength, visibility(rng, style)), style)
         masks = [mask & (inside <= 0) for mask in masks] + [inside > 0]
         if rng.random() < 0.5:
             break
@@ -75,7 +75,7 @@ def ring(rng, image, style):
     pool = outer - rng.uniform(0.15, 0.5) * float(outer.max())
     wall = np.minimum(outer, -pool)
     bright = np.full((len(image), 1, 1), sign(rng), np.float32)
-    strength, masks = max(visibility(rng), 0.4), []
+    strength, masks = max(visibility(rng, style), 0.4), []
     if rng.random() < 0.6:
         where = centre + direction(rng) * radius * rng.uniform(0.7, 1.3)
         beside = np.minimum(random_star(rng, size, where, radius * rng.uniform(0.7, 1.2)), -outer)
@@ -93,14 +93,14 @@ def tube(rng, image, tone, style):
     size = image.shape[1]
     path = walk(rng, 50, rng.uniform(-0.9, 0.9, 2), rng.uniform(0, 6.3), 0.035, 0.12)
     depth = tubes(size, path, np.full(50, rng.uniform(0.02, 0.12)))
-    paint(rng, image, depth, tone, max(visibility(rng), 0.3), style)
+    paint(rng, image, depth, tone, max(visibility(rng, style), 0.3), style)
     return [depth > 0]
 
 
 def vessels(rng, image, tone, style):
     """A tree that branches and thins."""
     share = tree(rng, image.shape[1], math.exp(rng.uniform(math.log(0.008), math.log(0.06))))
-    paint(rng, image, 8 * (share - 0.5), tone, max(visibility(rng), 0.6), style)
+    paint(rng, image, 8 * (share - 0.5), tone, max(visibility(rng, style), 0.6), style)
     return [share > 0.4]
 
 
@@ -110,7 +110,7 @@ def lungs(rng, image, style):
     apart, height = rng.uniform(0.3, 0.5), rng.uniform(-0.3, 0.2)
     radius, stretch = rng.uniform(0.25, 0.48), rng.uniform(1.7, 3.2)
     long = radius * math.sqrt(stretch)
-    strength = max(1.5 * visibility(rng, 0.1), 0.5)
+    strength = max(1.5 * visibility(rng, style, 0.1), 0.5)
     dark = np.full((len(image), 1, 1), -1 if rng.random() < 0.9 else 1, np.float32)
     taper, depths = rng.uniform(0, 0.5), []
     for side in (-1, 1):
@@ -132,8 +132,9 @@ def lungs(rng, image, style):
     masks = [depth > 0 for depth in depths]
     fields = blur((masks[0] | masks[1]).astype(np.float32), 3)
     ribs = _ribs(rng, size, height) * rng.uniform(0.01, 0.12)
-    image += ribs * (rng.uniform(0, 0.8) + fields)
-    if rng.random() < 0.6:
+    if style.has("clutter"):
+        image += ribs * (rng.uniform(0, 0.8) + fields)
+    if style.has("clutter") and rng.random() < 0.6:
         branches = sum(tree(rng, size, rng.uniform(0.004, 0.012), 10) for _ in range(2))
         image += branches * fields * rng.uniform(0.03, 0.15)
     return [*masks, masks[0] | masks[1]] if rng.random() < 0.35 else masks
@@ -165,10 +166,10 @@ def cell_group(rng, image, tone, style):
         rng, size, count, radius, cluster=cluster, spread=rng.uniform(0.1, 0.4), stretch=stretch
     )
     nucleus = rng.uniform(0.3, 0.6) * float(depth.max()) if rng.random() < 0.15 else None
-    before, strength = image.copy(), visibility(rng, 0.06)
+    before, strength = image.copy(), visibility(rng, style, 0.06)
     paint(rng, image, depth, tone, strength if strength < 0.3 else max(strength, 1.0), style)
     if nucleus:
-        paint(rng, image, depth - nucleus, tone, max(visibility(rng), 0.7), style)
+        paint(rng, image, depth - nucleus, tone, max(visibility(rng, style), 0.7), style)
     own = np.exp(rng.standard_normal(count + 1) * rng.uniform(0, 0.5)).astype(np.float32)
     own[0] = 1
     image += (image - before) * (np.minimum(own, 2.5)[labels] - 1)  # some stand out more
@@ -213,6 +214,6 @@ def strips(rng, image, tone, style):
             [foot - along * rng.uniform(0.2, 1.2), foot + along * rng.uniform(0.2, 1.2)]
         )
         share = strokes(size, [path], [np.full(2, width)])
-        paint(rng, image, 8 * (share - 0.5), tone, max(visibility(rng), 0.3), style)
+        paint(rng, image, 8 * (share - 0.5), tone, max(visibility(rng, style), 0.3), style)
         masks.append(share > 0.5)
     return masks

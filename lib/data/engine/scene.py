@@ -17,6 +17,7 @@ from .backgrounds import STYLES, background
 from .degradation import clutter, degrade, develop, field_of_view
 from .objects import cell_group, lungs, single, strips
 from .shapes import draw
+from .style import INGREDIENTS, Style
 
 MAX_MASKS = 8
 COUNTS = {1: 0.45, 2: 0.3, 3: 0.15, 4: 0.1}
@@ -35,22 +36,29 @@ class Scene:
     style: str
 
 
-def generate(seed, index, size=256):
+def generate(seed, index, size=256, without=()):
     """The scene number `index` of the endless sequence that belongs to `seed`.
 
-    `size`: side in pixels, at most 512, a multiple of 8.
+    `size`: side in pixels, at most 512, a multiple of 8. `without`: keys of
+    `style.INGREDIENTS` to leave out, which changes all scenes.
+
+    Raises:
+        ValueError: for an unknown ingredient.
     """
+    without = frozenset(without)
+    if unknown := without - set(INGREDIENTS):
+        raise ValueError(f"unknown ingredients {sorted(unknown)}: choose from {list(INGREDIENTS)}")
     for attempt in range(10):
         rng = np.random.default_rng((seed, index, attempt))
-        scene = _compose(rng, size)
+        scene = _compose(rng, size, without)
         if scene is not None:
             return scene
     raise RuntimeError(f"no visible object in scene {index} of seed {seed}")
 
 
-def _compose(rng, size):
-    style = draw(rng, STYLES)
-    image, tone = background(rng, size, style)
+def _compose(rng, size, without):
+    style = Style(draw(rng, STYLES), without)
+    image, tone = background(rng, size, style.name)
     image = np.ascontiguousarray(image, np.float32)
     masks = _objects(rng, image, tone, style)
     view = field_of_view(rng, size, style)
@@ -63,20 +71,20 @@ def _compose(rng, size):
     keep = [m for m, share in zip(masks, shares, strict=True) if 0.0012 < share < 0.75]
     if not keep:
         return None
-    return Scene(develop(rng, image), np.stack(keep[:MAX_MASKS]), style)
+    return Scene(develop(rng, image, style), np.stack(keep[:MAX_MASKS]), style.name)
 
 
 def _objects(rng, image, tone, style):
     """Draw the objects of a scene and return their masks."""
     roll = rng.random()
-    if (style == "microscopy" and roll < 0.85) or roll < 0.03:
+    if (style.name == "microscopy" and roll < 0.85) or roll < 0.03:
         return cell_group(rng, image, tone, style)
     masks = []
-    if style == "xray" and roll < 0.65:
+    if style.name == "xray" and roll < 0.65:
         masks = lungs(rng, image, style)
         if roll < 0.5:
             return masks
-    elif style == "texture" and roll < 0.15:
+    elif style.name == "texture" and roll < 0.15:
         masks = strips(rng, image, tone, style)
     for _ in range(draw(rng, COUNTS) - bool(masks)):
         new = single(rng, image, tone, style)
