@@ -122,13 +122,15 @@ def test_mean_teacher_s_loss(batch):
     torch.testing.assert_close(losses.total, labelled + 0.1 * RAMP * distance.mean())
 
 
-def test_mean_teacher_predicts_with_the_one_it_is_told_to():
-    method = MeanTeacher(MeanTeacherConfig(), network=Pixelwise())
-    method.teacher = Pixelwise(1)
+@pytest.mark.parametrize("kind", [(MeanTeacher, MeanTeacherConfig), (UaMt, UaMtConfig)])
+def test_the_student_predicts_unless_the_teacher_is_asked_to(kind):
+    method, config = kind
     image = torch.rand(1, 3, 4, 4)
-    assert torch.equal(method.predict(image), method.teacher(image))
-    student = MeanTeacher(MeanTeacherConfig(predict_with_teacher=False), network=method.network)
-    assert torch.equal(student.predict(image), method.network(image))
+    for asked in (False, True):
+        built = method(config(predict_with_teacher=asked), network=Pixelwise())
+        built.teacher = Pixelwise(1)
+        assert torch.equal(built.predict(image), (built.teacher if asked else built.network)(image))
+    assert not config().predict_with_teacher
 
 
 def test_noise_is_cut_off_at_twice_its_deviation():

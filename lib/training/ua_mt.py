@@ -27,13 +27,11 @@ class UaMtConfig(MeanTeacherConfig):
     first_threshold, last_threshold: H at the start and, after a ramp-up over the run, at the end,
         as shares of U_max, the entropy of a uniform distribution over all classes (paper: ln 2,
         for two classes).
-    predict_with_teacher: False, as in the authors' code.
     """
 
     passes: int = 8
     first_threshold: float = 0.75
     last_threshold: float = 1.0
-    predict_with_teacher: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a number of passes below 1."""
