@@ -15,6 +15,8 @@ from lib.training.errors import CheckpointError
 from lib.training.method import Progress
 from lib.training.small_sam import SmallSamConfig
 from lib.training.small_sam_card import save_small_sam
+from lib.training.small_sam_ingredients import PROMPTS, compare, measure
+from lib.training.small_sam_records import generated_objects
 from lib.training.small_sam_run import TimedPretraining, TimedStream, pretrain
 
 
@@ -112,6 +114,7 @@ def test_a_run_goes_through_both_sizes_and_is_read_back(tmp_path, monkeypatch):
     assert [row["px"] for row in facts["curve"]] == [128, 256]
     assert [row["images seen"] for row in facts["curve"]] == [2, 3]
     assert f"version {VERSION}" in facts["training"]["Data"]
+    assert "4 images, seen 0.8 times" in facts["training"]["Data"]
     again, same = pretrain(tmp_path, minutes=1e-4, **settings)
     assert same == facts
     expected = sam.state_dict()
@@ -136,3 +139,33 @@ def test_a_pool_with_a_gap_is_filled(tmp_path, small_chunks):
     again = ImagePool(tmp_path, seed=3, count=4)
     assert again.missing(0).tolist() == [1]
     assert np.array_equal(again.fill(workers=1, progress=False).images, before)
+
+
+def test_what_an_ingredient_adds_by_hand():
+    """Two seeds, two images: differences are taken image by image."""
+
+    def one(*values):
+        return {"set": {"tight_box": list(values)}}
+
+    scores = {
+        (0, ()): one(0.8, 0.6), (0, ("hidden",)): one(0.7, 0.6),
+        (1, ()): one(0.9, 0.5), (1, ("hidden",)): one(0.6, 0.5),
+    }  # fmt: skip
+    found = compare(scores, ("hidden",))
+    assert found["complete"] == {"set": {"tight_box": 0.7}}
+    added = found["adds"]["hidden"]["set"]["tight_box"]
+    assert added["by_seed"] == [0.05, 0.15]
+    assert added["mean"] == 0.1
+    assert added["standard_error"] == 0.1  # of 0.2 and 0: deviation 0.1414, over root 2
+
+
+def test_ingredients_are_measured_and_read_back(tmp_path):
+    objects = {"set": generated_objects(2)[:2]}
+    settings = {
+        "steps": 1, "seeds": (0,), "pool": 2, "ingredients": ("hidden",), "start": tiny,
+        "config": SmallSamConfig(prompts=2, rounds=1, batch=1), "progress": False,
+    }  # fmt: skip
+    found = measure(tmp_path, objects, **settings)
+    assert set(found["adds"]["hidden"]["set"]) == set(PROMPTS)
+    assert sorted(p.stem for p in tmp_path.glob("*.json")) == ["seed-0", "seed-0-hidden"]
+    assert measure(tmp_path, objects, **settings) == found
