@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from sam import alone, peak_mb, seconds  # the benchmark beside this one
+from segment_anything.modeling import TwoWayTransformer
 from torch.nn import functional
 
 from lib.data.batches import BatchStream
@@ -113,13 +114,18 @@ def decoding(*, size: int, batch: int, repeats: int = 3) -> dict:
     def at_once():
         return model.decode(embedding, modality, (size, size)).logits[:, 1:]
 
+    # segment-anything's transformer as it is, with the same weights
+    transformer = TwoWayTransformer(depth=2, embedding_dim=256, num_heads=8, mlp_dim=2048).eval()
+    transformer.load_state_dict(decoder.transformer.state_dict())
+
     def image_by_image():
-        dense, _ = prompts(embedding)
+        patches = prompts.threshold(prompts.patch_head(embedding)).float()
+        dense = prompts.dense(functional.interpolate(patches, scale_factor=2))
         masks = []
         for image, prompt, index in zip(embedding, dense, modality.tolist(), strict=True):
             position = decoder.position(image.shape[1:])[None]
             queries = decoder.queries[0][None]
-            tokens, grid = decoder.transformer((image + prompt)[None], position, queries)
+            tokens, grid = transformer((image + prompt)[None], position, queries)
             grid = decoder.upscale(grid.transpose(1, 2).reshape(1, *image.shape))
             weights = torch.stack([decoder.hyper[0](token) for token in tokens[0]])
             low = torch.einsum("kc,bchw->bkhw", weights, grid)[:, index : index + 1]

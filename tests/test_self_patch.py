@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn import functional
 
 from lib.prompts.self_patch import SelfPatchPrompts, patch_targets
 
@@ -17,15 +18,30 @@ def test_parameters_are_those_of_the_released_code():
 
 def test_map_is_thresholded_at_one_half_and_doubled():
     logits = torch.tensor([[[[-0.1, 0.0], [3.0, -2.0]]]])
-    assert torch.equal(
-        SelfPatchPrompts.threshold(logits), torch.tensor([[[[0.0, 1.0], [1.0, 0.0]]]])
-    )
+    on = SelfPatchPrompts.threshold(logits)
+    assert on.tolist() == [[[[False, True], [True, False]]]]
     prompts = SelfPatchPrompts(width=8, oracle=True)
     prompts.dense = torch.nn.Identity()  # shows the map that enters the dense prompt
-    patches = torch.tensor([[[[0.0, 1.0], [1.0, 0.0]]]])
-    dense, _ = prompts(torch.randn(1, 8, 4, 4), patches)
+    dense, _ = prompts(torch.randn(1, 8, 4, 4), on.float())
     expected = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 1], [1, 1, 0, 0], [1, 1, 0, 0]])
     assert torch.equal(dense[0, 0], expected.float())
+
+
+def test_dense_prompt_is_the_network_on_the_whole_map_with_the_same_gradients():
+    torch.manual_seed(0)
+    prompts = SelfPatchPrompts(width=32, oracle=True)
+    patches = (torch.rand(2, 1, 3, 2) > 0.5).float()
+    weights = torch.randn(2, 32, 6, 4)
+    dense, _ = prompts(torch.randn(2, 32, 6, 4), patches)
+    whole = prompts.dense(functional.interpolate(patches, scale_factor=2.0))
+    torch.testing.assert_close(dense, whole)
+    parameters = list(prompts.dense.parameters())
+    for one, other in zip(
+        torch.autograd.grad((dense * weights).sum(), parameters),
+        torch.autograd.grad((whole * weights).sum(), parameters),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_dense_prompt_is_one_vector_for_target_patches_and_one_for_the_others():

@@ -14,7 +14,19 @@ from segment_anything.modeling import TwoWayTransformer
 from segment_anything.modeling.common import LayerNorm2d
 from segment_anything.modeling.mask_decoder import MLP
 from segment_anything.modeling.prompt_encoder import PositionEmbeddingRandom
+from segment_anything.modeling.transformer import Attention
 from torch import Tensor, nn
+from torch.nn import functional
+
+
+class FusedAttention(Attention):
+    """Attention of SAM's two-way transformer through `scaled_dot_product_attention`."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attend from B x N x C queries to B x M x C keys and values; B x N x C."""
+        parts = ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v))
+        heads = [self._separate_heads(project(x), self.num_heads) for project, x in parts]
+        return self.out_proj(self._recombine_heads(functional.scaled_dot_product_attention(*heads)))
 
 
 class ModalityDecoder(nn.Module):
@@ -54,6 +66,9 @@ class ModalityDecoder(nn.Module):
         self.transformer = TwoWayTransformer(
             depth=2, embedding_dim=width, num_heads=8, mlp_dim=8 * width
         )
+        for module in self.transformer.modules():
+            if type(module) is Attention:
+                module.__class__ = FusedAttention
         self.upscale = nn.Sequential(
             nn.ConvTranspose2d(width, width // 4, 2, stride=2),
             LayerNorm2d(width // 4),
@@ -110,17 +125,36 @@ class ModalityDecoder(nn.Module):
         return torch.cat(parts)[torch.cat(groups).argsort()]
 
     def _decode(self, embedding: Tensor, modality: Tensor, count: int) -> Tensor:
-        batch, width, height, columns = embedding.shape
+        batch, _, height, columns = embedding.shape
         queries = torch.cat(list(self.queries))
         if self.isolated:
             queries, place = queries[modality][:, None], torch.zeros_like(modality)
         else:
             queries, place = queries[:count].expand(batch, -1, -1), modality
         position = self.position((height, columns))[None]
-        tokens, image = self.transformer(embedding, position, queries)
-        image = self.upscale(image.transpose(1, 2).reshape(batch, width, height, columns))
+        # The transformer takes maps and flattens them to tokens: a view, if channels lie last.
+        maps = (m.contiguous(memory_format=torch.channels_last) for m in (embedding, position))
+        tokens, image = self.transformer(*maps, queries)
         weights = self._weights(tokens[torch.arange(batch, device=place.device), place], modality)
-        return torch.einsum("bc,bchw->bhw", weights, image)[:, None]
+        return (
+            self._masks(image, weights)
+            .view(batch, height, columns, 2, 2, 2, 2)
+            .permute(0, 1, 3, 5, 2, 4, 6)
+            .reshape(batch, 1, 4 * height, 4 * columns)
+        )
+
+    def _masks(self, image: Tensor, weights: Tensor) -> Tensor:
+        """Upscale image tokens B x N x width by 4 and weigh their channels: B x 16 N logits.
+
+        A transposed convolution whose kernel is its stride is a linear map of each token by
+        itself. So the channels stay last, and only the one mask is put in order at the end: a
+        third of the decoder's time less than with `self.upscale` on maps of 32 channels.
+        """
+        first, norm, activation, second, _ = self.upscale
+        cells = _split(image, first)
+        cells = functional.layer_norm(cells, norm.weight.shape, norm.weight, norm.bias, norm.eps)
+        cells = activation(_split(activation(cells), second))
+        return cells.flatten(1, -2) @ weights[:, :, None]
 
     def _weights(self, tokens: Tensor, modality: Tensor) -> Tensor:
         """Channel weights B x width/8 of each image's query B x width."""
@@ -132,3 +166,9 @@ class ModalityDecoder(nn.Module):
 
     def _new_hyper(self) -> MLP:
         return MLP(self.width, self.width, self.width // 8, 3)
+
+
+def _split(cells: Tensor, layer: nn.ConvTranspose2d) -> Tensor:
+    """`layer` on cells ... x C: ... x 4 x C', the four cells that each is split into by rows."""
+    weight = layer.weight.permute(2, 3, 1, 0).flatten(0, 2)  # 2 x 2 cells of C' channels
+    return functional.linear(cells, weight, layer.bias.repeat(4)).unflatten(-1, (4, -1))

@@ -55,13 +55,16 @@ class SelfPatchPrompts(nn.Module):
                 f"masks (oracle={self.oracle}, patches {'given' if not self.oracle else 'missing'})"
             )
         logits = self.patch_head(embedding)
-        chosen = patches.to(embedding.dtype) if self.oracle else self.threshold(logits)
-        return self.dense(functional.interpolate(chosen, scale_factor=2.0)), logits
+        chosen = patches > 0 if self.oracle else self.threshold(logits)
+        chosen = chosen.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+        # The map has two values, so the dense prompt has two vectors: computed once, then placed.
+        off, on = self.dense(torch.tensor([[[[0.0]]], [[[1.0]]]]).to(embedding)).split(1)
+        return torch.where(chosen, on, off), logits
 
     @staticmethod
     def threshold(logits: Tensor) -> Tensor:
-        """1 where the probability reaches 0.5, else 0; without gradient."""
-        return (logits.detach().sigmoid() >= THRESHOLD).to(logits.dtype)
+        """True where the probability reaches 0.5; without gradient."""
+        return logits.detach().sigmoid() >= THRESHOLD
 
 
 def patch_targets(mask: Tensor) -> Tensor:
