@@ -4,7 +4,7 @@
 
 The run lasts as long as it is given: one cosine over the whole budget, by the clock, first at
 128 px (a quarter of the cost), then at 256 px. It resumes where it was killed, and a checkpoint is
-written every 100 steps. Meanwhile a worker draws new images into a pool of bounded size.
+written every 25 steps. Meanwhile a worker draws new images into a pool of bounded size.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from lib.training.small_sam_records import generated_objects
 
 NO_END = 10**7  # steps: the clock ends a stage
 SETTLE = 50  # steps after which AdamW's averages, new in each stage, can be relied on
-CHECKPOINT_EVERY = 100  # steps: minutes
+CHECKPOINT_EVERY = 25  # steps: about a minute, and less than ten on a busy machine
 CURVE = ("tight_box", "jittered_box", "clicks_1", "clicks_3")
 CURVE_NOTE = (
     "Mean IoU on {images} held-out generated images (engine {version}) at 256 px; minutes and CPU "
