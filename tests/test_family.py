@@ -1,6 +1,7 @@
 """The SAM relatives of the family, and the whole family at one budget."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from tiny_sam import tiny_sam
 from tiny_training import same
 from torch.nn import functional
 
+from lib.sam.frozen import FrozenSam
 from lib.training.family import BASELINES, NAMES, WITH_SAM, Budget, batches, build_method
 from lib.training.loop import fit
 from lib.training.method import Progress, inference
@@ -122,6 +124,8 @@ def test_distillation_is_one_word(name):
     fit(method, stream(**batches(method)), steps=1, device="cpu", progress=False)
     frozen = tiny(name, distillation="frozen")
     assert same(frozen.method.state_dict(), tiny(name).state_dict())
+    two = tiny(name, distillation="frozen", freeze=partial(FrozenSam, encode_at_once=2))
+    assert two.teacher.prompted.sam.encode_at_once == 2
 
 
 def test_u_nets_start_alike_and_the_global_generator_stays():

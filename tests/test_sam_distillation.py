@@ -16,6 +16,7 @@ from lib.sam.adapted import AdaptedSam
 from lib.sam.adapters import add_adapters
 from lib.sam.embeddings import EmbeddingCache
 from lib.sam.frozen import FrozenSam
+from lib.training.errors import CheckpointError
 from lib.training.loop import fit
 from lib.training.mean_teacher import MeanTeacher, MeanTeacherConfig
 from lib.training.method import Progress
@@ -221,6 +222,17 @@ def test_runs_are_told_apart_by_method_settings_and_sam():
         record(sam=adapted()),
     ]
     assert all(other != record() for other in others)
+
+
+def test_a_finished_run_is_found_again_and_another_is_not(tmp_path):
+    def run(**changes):
+        distilled = sam_distillation(build("FixMatch"), FrozenTeacher(box_sam()), **changes)
+        fit(distilled, stream(), steps=1, directory=tmp_path, device="cpu", progress=False)
+        return distilled.state_dict()
+
+    assert same(run(), run())
+    with pytest.raises(CheckpointError, match="weight"):
+        run(weight=0.5)
 
 
 def test_bad_settings_are_named():

@@ -85,6 +85,7 @@ def build_method(
     budget: Budget | None = None,
     seed: int = 0,
     sam: Callable[[], Sam] | None = None,
+    freeze: Callable[[Sam], FrozenSam] = FrozenSam,
     distillation: str | None = None,
     **changes,
 ) -> Method:
@@ -97,6 +98,8 @@ def build_method(
         seed: of the initial weights; the global generator stays as it is.
         sam: gives a fresh SAM at each call, such as `lambda: load_sam("small", image_size=256)`;
             for the methods of `WITH_SAM` and for `distillation`. Fresh, because adapters change it.
+        freeze: makes a frozen teacher of it, such as `functools.partial(FrozenSam, device="cuda",
+            encode_at_once=12)`; whatever else is built goes where the loop puts the method.
         distillation: "frozen" or "adapted" adds SAM-induced distillation by such a SAM.
         changes: of the method's own configuration.
 
@@ -116,9 +119,9 @@ def build_method(
         changes = {"unlabelled_batch": 0, **changes}  # it would not look at them
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        method = _build(name, classes, budget or Budget(), sam, changes)
+        method = _build(name, classes, budget or Budget(), sam, freeze, changes)
         if distillation == "frozen":
-            return sam_distillation(method, FrozenSam(sam()))
+            return sam_distillation(method, freeze(sam()))
         if distillation == "adapted":
             return sam_distillation(method, _adapted(sam(), classes))
     return method
@@ -133,7 +136,7 @@ def batches(method: Method) -> dict[str, int]:
     }
 
 
-def _build(name: str, classes: int, budget: Budget, sam, changes: dict) -> Method:
+def _build(name: str, classes: int, budget: Budget, sam, freeze, changes: dict) -> Method:
     shared = {key: value for key, value in vars(budget).items() if key != "widths"} | changes
     sizes = {"classes": classes, "widths": budget.widths}
     match name:
@@ -160,7 +163,7 @@ def _build(name: str, classes: int, budget: Budget, sam, changes: dict) -> Metho
             return McSeg(McSegConfig(**sizes, **shared))
         case "SemiSAM":
             network = UNet2d(**sizes)
-            return SemiSam(SemiSamConfig(**shared), network=network, sam=FrozenSam(sam()))
+            return SemiSam(SemiSamConfig(**shared), network=network, sam=freeze(sam()))
         case "two-way SAM":
             network = UNet2d(**sizes)
             adapted = _adapted(sam(), classes)

@@ -78,7 +78,7 @@ class MeanTeacher(Method):
         # on the image and in its dropout, the student's eta in its dropout.
         with torch.no_grad():
             teacher = self.teacher(noisy(others, config.noise))
-        consistency = squared_error(student.softmax(dim=1), teacher.softmax(dim=1))
+        consistency = squared_error(student.float().softmax(dim=1), teacher.float().softmax(dim=1))
 
         weight = config.consistency_weight * sigmoid_ramp_up(
             progress.fraction, length=config.ramp_up

@@ -8,7 +8,8 @@ once more, on a view of the same batch that is augmented weakly or not at all, a
 answer on that view is added as a target. The view does not come out of the method's step because
 what a method feeds its networks may be noisy, recoloured or pasted together, which SAM has no
 business to see; the weak view is pixel for pixel the one that the method drew itself, because
-augmentation is a function of its key. The price is one more pass of the student.
+augmentation is a function of its key. The price is one more pass of the student, in training mode:
+dropout is drawn anew, and BatchNorm's running statistics see the view too.
 """
 
 from dataclasses import asdict, dataclass

@@ -47,7 +47,7 @@ class FrozenTeacher:
             student: logits `B x C x H x W`.
             masks: not looked at.
         """
-        logits, answered = self.prompted.logits(images, student.detach().softmax(dim=1))
+        logits, answered = self.prompted.logits(images, student.detach().float().softmax(dim=1))
         return Lesson(logits, answered, None)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:

@@ -69,13 +69,13 @@ class SemiSam(Method):
         others = unlabelled_view(batch)
         logits = self.network(torch.cat([images, others]))
         logits, student = logits.split([len(images), len(others)])
-        student = student.softmax(dim=1)
+        student = student.float().softmax(dim=1)
         supervised = supervised_loss(logits, masks, config)
 
         # Mean Teacher.
         with torch.no_grad():
             teacher = self.teacher(noisy(others, config.noise))
-        consistency = squared_error(student, teacher.softmax(dim=1))
+        consistency = squared_error(student, teacher.float().softmax(dim=1))
 
         # SAM's masks, prompted by the student; where the student finds nothing SAM is not asked.
         sam, answered = self._prompted.logits(others, student)

@@ -68,14 +68,14 @@ class UaMt(Method):
         logits, student = logits.split([len(images), len(others)])
         supervised = supervised_loss(logits, masks, config)
         with torch.no_grad():
-            teacher = self.teacher(noisy(others, config.noise)).softmax(dim=1)
+            teacher = self.teacher(noisy(others, config.noise)).float().softmax(dim=1)
 
         # Equation 2: the mean of T passes with dropout and noise, and its entropy.
         uncertainty = self.uncertainty(others)
 
         # Equation 3: the squared error where the uncertainty is below H.
         certain = uncertainty < self.threshold(progress, classes=logits.shape[1])
-        consistency = squared_error(student.softmax(dim=1), teacher, keep=certain)
+        consistency = squared_error(student.float().softmax(dim=1), teacher, keep=certain)
 
         # Equation 1, with lambda(t) = 0.1 exp(-5 (1 - t / t_max)^2).
         weight = config.consistency_weight * sigmoid_ramp_up(
