@@ -187,14 +187,13 @@ def _microscopy(rng, size):
 
 
 def _fundus(rng, size):
+    """The back of an eye; its vessels are an object."""
     base = colour(rng, (0.5, 0.2, 0.05), (0.95, 0.5, 0.3))
     shade = 1 + 0.12 * texture(rng, size, "cloud") + 0.03 * texture(rng, size, "pink")
     image = shade * base
     if rng.random() < 0.7:
         disc = random_star(rng, size, rng.uniform(-0.6, 0.6, 2), rng.uniform(0.1, 0.2), 1.2)
         image = image + step(disc / rng.uniform(1, 6)) * colour(rng, (0.1,) * 3, (0.5,) * 3)
-    vessels = tree(rng, size, rng.uniform(0.008, 0.02), 12)
-    image = image - rng.uniform(0.1, 0.35) * vessels * np.float32([0.6, 0.8, 0.4])[:, None, None]
     return image, colour(rng, (-0.5, -0.4, -0.3), (0.6, 0.9, 0.6))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from .backgrounds import STYLES, background
 from .degradation import clutter, degrade, develop, field_of_view
-from .objects import cell_group, lungs, single, strips
+from .objects import cell_group, lungs, single, strips, vessels
 from .shapes import draw
 from .style import INGREDIENTS, Style
 
@@ -84,6 +84,8 @@ def _objects(rng, image, tone, style):
         masks = lungs(rng, image, style)
         if roll < 0.5:
             return masks
+    elif style.name == "fundus":
+        masks = vessels(rng, image, tone, style)
     elif style.name == "texture" and roll < 0.15:
         masks = strips(rng, image, tone, style)
     for _ in range(draw(rng, COUNTS) - bool(masks)):
