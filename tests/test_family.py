@@ -128,6 +128,16 @@ def test_distillation_is_one_word(name):
     assert two.teacher.prompted.sam.encode_at_once == 2
 
 
+@pytest.mark.parametrize("name", ["SemiSAM", "BCP", "URPC", "MC-Net+", "CPS"])
+def test_bfloat16(name):
+    method = tiny(name, distillation="frozen")
+    loose = {"device": "cpu", "progress": False, "precision": "bf16-mixed"}
+    history = fit(method, stream(**batches(method)), steps=1, **loose)
+    exact = tiny(name, distillation="frozen")
+    whole = fit(exact, stream(**batches(exact)), steps=1, device="cpu", progress=False)
+    assert history.steps[0]["total"] == pytest.approx(whole.steps[0]["total"], rel=0.05)
+
+
 def test_u_nets_start_alike_and_the_global_generator_stays():
     torch.manual_seed(4)
     before = torch.random.get_rng_state()

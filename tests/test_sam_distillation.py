@@ -39,7 +39,9 @@ def box_sam(asked=None):
             asked.append(list(image_index))
         return SimpleNamespace(logits=logits)
 
-    return SimpleNamespace(encode=lambda images: images, decode=decode, sam=tiny_sam(64))
+    return SimpleNamespace(
+        encode=lambda images: images, decode=decode, sam=tiny_sam(64), device=torch.device("cpu")
+    )
 
 
 def adapted(norm="batch", prompts=True, seed=0):

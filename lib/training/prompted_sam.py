@@ -49,9 +49,11 @@ class PromptedSam:
         logits[:, 0] = 0.0
         asked = sorted(set(owners))
         if found:
-            embeddings = self.sam.encode(images[asked])
             rows = [asked.index(owner) for owner in owners]
-            masks = self.sam.decode(embeddings, found, rows, tuple(shape[-2:])).logits[:, 0]
+            # In float32 whatever the loop's precision: embeddings may come from a cache.
+            with torch.autocast(self.sam.device.type, enabled=False):
+                embeddings = self.sam.encode(images[asked].float())
+                masks = self.sam.decode(embeddings, found, rows, tuple(shape[-2:])).logits[:, 0]
             for mask, owner, label in zip(masks.to(logits), owners, classes, strict=True):
                 logits[owner, label] = torch.maximum(logits[owner, label], mask)
         answered = torch.zeros(shape[0], dtype=torch.bool, device=images.device)
