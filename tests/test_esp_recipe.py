@@ -71,9 +71,9 @@ def test_a_stage_that_was_killed_goes_on(tmp_path):
 
 
 def test_any_change_makes_it_another_stage(tmp_path):
-    changes = [{}, {"seed": 4}, {"steps": 1}, {"model_seed": 1}, {"teacher": "x"}]
+    changes = [{}, {"seed": 4}, {"model_seed": 1}, {"teacher": "x"}]
     for number, change in enumerate(changes, start=1):
-        method, run = stage(tmp_path, **{"steps": 2, **change})
+        method, run = stage(tmp_path, steps=1, **change)
         run()
         assert method.ran, change
         assert len(list(tmp_path.glob("heads-*"))) == number

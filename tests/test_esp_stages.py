@@ -379,7 +379,7 @@ def test_training_on_masks_learns_a_square(monkeypatch):
     assert rows[-1]["patch"] < 0.5 * rows[0]["patch"]
 
 
-@pytest.mark.parametrize("build", [segmentation, controllers, common])
+@pytest.mark.parametrize("build", [segmentation, controllers])
 def test_a_killed_stage_resumes_to_the_same_weights(build, tmp_path, monkeypatch):
     batches = of("xray", batch=1)
     whole = train(build(), batches, steps=3, directory=tmp_path / "whole")
@@ -397,6 +397,12 @@ def test_a_killed_stage_resumes_to_the_same_weights(build, tmp_path, monkeypatch
         train(broken, batches, steps=3, **settings)
     resumed = train(build(), batches, steps=3, **settings)
     assert same(resumed.state_dict(), whole.state_dict())
+
+
+def test_stages_run_in_mixed_precision():
+    for method in (segmentation(tiny_teacher()), controllers(), common()):
+        history = fitted(method, of("xray"), steps=1, precision="bf16-mixed")
+        assert math.isfinite(history.steps[0]["total"])
 
 
 # -- what joins the stages -------------------------------------------------------------------------

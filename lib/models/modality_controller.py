@@ -82,7 +82,7 @@ def run_block(block: TinyVitBlock, x: Tensor, parts: Parts) -> Tensor:
     if all(controller is None for _, controller in parts):
         return x + common
     own = [torch.zeros_like(x[rows]) if c is None else c.mlp(x[rows]) for rows, c in parts]
-    return x + common + torch.cat(own)
+    return x + common + _joined(own)
 
 
 def attend(attention: Attention, windows: Tensor, parts: Parts) -> Tensor:
@@ -108,7 +108,7 @@ def attend(attention: Attention, windows: Tensor, parts: Parts) -> Tensor:
                 q[rows], keys, values, attn_mask=bias.to(q.dtype), scale=attention.scale
             )
         )
-    return attention.proj(torch.cat(attended).transpose(1, 2).reshape(count, tokens, -1))
+    return attention.proj(_joined(attended).transpose(1, 2).reshape(count, tokens, -1))
 
 
 def parts_of(modality: Tensor, controllers: Sequence[ModalityController]) -> list[list]:
@@ -132,6 +132,11 @@ def _runs(counts: Sequence[int]) -> Iterator[tuple[int, slice]]:
 
 def _scaled(rows: slice, factor: int) -> slice:
     return slice(rows.start * factor, rows.stop * factor)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """The parts' results as one batch; a batch of one modality is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def _windows(x: Tensor, side: int) -> Tensor:

@@ -121,7 +121,8 @@ class TinyVitEncoder(nn.Module):
             return self._embed(image, [[(slice(0, len(image)), None)]] * len(self._blocks))
         check_modality(modality, self.modalities, len(image))
         # Samples of one modality side by side: its controller works on a slice, without copies.
-        ranked, order = modality.to(image.device).sort(stable=True)
+        ranked, order = modality.cpu().sort(stable=True)
+        order = order.to(image.device)
         embedding = self._embed(image[order], parts_of(ranked, self.controllers))
         return embedding[order.argsort()]
 
