@@ -171,7 +171,11 @@ def test_ctrl_c_keeps_the_partial_notebook_and_ends_the_kernel(write_notebook, t
     source = f"import os, pathlib, time\npathlib.Path({str(mark)!r}).write_text(str(os.getpid()))"
     write_notebook(tmp_path / "notebooks/00_a.ipynb", source, "time.sleep(600)")
     write_notebook(tmp_path / "notebooks/01_b.ipynb")
-    code = "import sys, pathlib, lib.run; sys.exit(lib.run.main([], root=pathlib.Path.cwd()))"
+    code = (
+        # A test run in the background of a shell inherits that Ctrl-C is ignored.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "import sys, pathlib, lib.run; sys.exit(lib.run.main([], root=pathlib.Path.cwd()))"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True
     )
