@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import signal
 import subprocess
@@ -213,11 +214,13 @@ def test_results_are_tabled_from_records(tmp_path):
             scores={"last": {"dice": dice, "iou": dice - 0.1}}, per_image={},
         )  # fmt: skip
         write_record(record, tmp_path / "results")
+    masks = dataclasses.replace(record, method="masks", scores={"SAM": {"dice": 0.6, "iou": 0.5}})
+    write_record(masks, tmp_path / "results")
     text = write_results_table(tmp_path).read_text()
     assert "60.0 ± 14.1 (2)" in text  # mean and standard deviation of 50 and 70
+    assert "masks" not in text  # nothing was trained there
     lines = (tmp_path / "results.csv").read_text().splitlines()
-    assert len(lines) == 3
-    assert "supervised" in lines[1]
+    assert [line.split(",")[1] for line in lines[1:]] == ["masks", "supervised", "supervised"]
 
 
 def test_without_records_there_is_no_table(tmp_path):

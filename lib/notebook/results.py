@@ -74,8 +74,9 @@ def write_results_table(output: Path) -> Path | None:
 
     text = ["# Results", "Mean ± standard deviation over seeds (number of runs), in percent."]
     for (dataset, _, split), group in groupby(sorted(records, key=protocol), key=protocol):
-        runs = list(group)
-        for score in SCORES:
+        # Records without a trained network, such as the quality of pseudo labels, are in the CSV.
+        runs = [record for record in group if "last" in record.scores]
+        for score in SCORES if runs else ():
             text += [
                 f"## {dataset}: {score.capitalize()} by share of labels (split {split[:8]})",
                 to_markdown(results_table(runs, value=score)),
