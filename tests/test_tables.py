@@ -145,6 +145,16 @@ def test_provenance():
     }
 
 
+def test_rows_go_by_budget_and_the_baseline_leads():
+    unknown = run(labelled_fraction=None)
+    records = [run("mined", percent=25), unknown, run(percent=25), run(percent=5)]
+    rows = [("supervised", "5"), ("supervised", "25"), ("mined", "25"), ("supervised", "unknown")]
+    compared = comparison_table(records)
+    assert list(zip(compared["method"], compared["labels %"], strict=True)) == rows
+    budgets = provenance_table(records)["labels %"].tolist()
+    assert budgets == ["5", "25", "25", "unknown"]
+
+
 def test_committed_published_numbers():
     paper = published(repository_root() / "results" / "published" / "knowsam.csv")
     assert len(paper) == 440

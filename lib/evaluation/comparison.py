@@ -37,7 +37,7 @@ def comparison_table(
         groups[record.label, record.labelled_percent].append(record)
     lines = []
     # By budget, the baseline first, then the order of the records.
-    for label, percent in sorted(groups, key=lambda group: (group[1], group[0] != baseline)):
+    for label, percent in sorted(groups, key=lambda g: (sortable(g[1]), g[0] != baseline)):
         runs = groups[label, percent]
         partners = [_partner(run, groups.get((baseline, percent), [])) for run in runs]
         pairs = [(run, other) for run, other in zip(runs, partners, strict=True) if other]

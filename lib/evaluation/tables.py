@@ -74,14 +74,14 @@ def provenance_table(records: Sequence[Record]) -> pd.DataFrame:
         {
             "method": label,
             "labels %": percent_text(percent),
-            "seeds": _joined(run.seed for run in runs),
+            "seeds": _joined(sorted(run.seed for run in runs)),
             "split": _joined(run.split_sha256[:8] for run in runs),
             "commit": _joined(_short_commit(run.commit) for run in runs),
             "hardware": _joined(_hardware(run.hardware) for run in runs),
             "seconds": _mean_text([run.seconds for run in runs]),
             "peak MB": _mean_text([run.peak_memory_mb for run in runs]),
         }
-        for (label, percent), runs in groups.items()
+        for (label, percent), runs in sorted(groups.items(), key=lambda g: sortable(g[0][1]))
     )
 
 
