@@ -16,6 +16,7 @@ from lib.training.loop import fit
 from lib.training.small_sam import (
     SmallSamConfig,
     SmallSamPretraining,
+    _first_boxes,
     choose_objects,
     decode_prompted,
     focal_dice,
@@ -229,6 +230,21 @@ def test_objects_are_drawn_from_what_is_there():
     drawn = choose_objects(bits, 4, 4).unflatten(0, (4, 2))
     assert (drawn[:, 0].mean((1, 2)) == 0.5).all()
     assert sorted(drawn[:, 1].mean((1, 2)).tolist()) == [0.25, 0.25, 0.5, 0.5]
+
+
+def test_some_first_boxes_are_exact_and_the_others_are_not():
+    """A cell is 4 px; the object covers cells 2 to 5, so its box spans 7.5 to 23.5 px."""
+    target = torch.zeros(400, 16, 16, dtype=torch.bool)
+    target[:, 2:6, 2:6] = True
+    exact = torch.tensor([7.5, 7.5, 23.5, 23.5])
+    for share in (0.0, 0.3, 1.0):
+        boxes = _first_boxes(target, 4, SmallSamConfig(exact_box=share))
+        assert (boxes == exact).all(1).float().mean() == pytest.approx(share, abs=0.08)
+
+
+def test_one_prompt_is_refused():
+    with pytest.raises(ValueError, match="prompts must be at least 2"):
+        SmallSamConfig(prompts=1)
 
 
 def test_a_few_steps_on_the_project_s_loop(tmp_path):

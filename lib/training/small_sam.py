@@ -29,12 +29,14 @@ from lib.training.schedules import cosine
 class SmallSamConfig:
     """Defaults are what the shipped weights were trained with; SAM's values beside them.
 
-    prompts: objects prompted an image, half of them first by a box (SAM: up to 64 on a GPU).
+    prompts: objects prompted an image, at least 2, half of them first by a box (SAM: up to 64 on
+        a GPU).
     rounds: the first prompt and the corrections after it (SAM: 11, two of them without a click).
     learning_rate, weight_decay: of AdamW (SAM: 8e-4 and 0.1).
     warmup: fraction of the run over which the rate rises (SAM: 250 of 90 000 steps).
     focal, dice: weights of the losses (SAM: 20 and 1).
     box_error: mean normal error of a box's coordinates as a share of its side (SAM: 0.1).
+    exact_box: share of boxes without any error, which teach that a tight box can be trusted.
     forget_mask: share of corrections without the previous logits, as users send them.
     coarse_mask: share of first rounds with a coarse mask as a prompt, as pseudo labels are.
     ema: decay of the averaged weights, which are what is kept (SAM: none).
@@ -49,10 +51,16 @@ class SmallSamConfig:
     focal: float = 20.0
     dice: float = 1.0
     box_error: float = 0.1
+    exact_box: float = 0.3
     forget_mask: float = 0.25
     coarse_mask: float = 0.15
     ema: float = 0.999
     batch: int = 12
+
+    def __post_init__(self):
+        """Refuse a number of prompts that leaves boxes without one."""
+        if self.prompts < 2:
+            raise ValueError(f"prompts must be at least 2 (a box and a click), got {self.prompts}")
 
 
 class SmallSamPretraining(Method):
@@ -91,7 +99,7 @@ class SmallSamPretraining(Method):
         target = torch.where(target.flatten(1).any(1)[:, None, None], target, soft > 0)
         cell = sam.image_encoder.img_size / soft.shape[-1]  # px of the image, 4 in every SAM
         boxed = len(soft) // 2
-        boxes = _first_boxes(target[:boxed], cell, config.box_error)
+        boxes = _first_boxes(target[:boxed], cell, config)
         points, labels = _at_pixels(random_clicks(target), cell)[:, None], _ones(target)
         logits = _coarse_logits(soft) if torch.rand(()) < config.coarse_mask else None
         parts, chosen = [], None
@@ -195,11 +203,12 @@ def focal_dice(logits: Tensor, target: Tensor, *, focal: float, dice: float) -> 
     return focal * focal_loss + dice * dice_loss
 
 
-def _first_boxes(target, cell, error):
-    """Boxes in px with errors that range from none to almost twice the mean."""
+def _first_boxes(target, cell, config):
+    """Boxes in px: some exact, the others with errors of up to twice the mean."""
     boxes = boxes_of(target)
     boxes[:, 2:] += 1  # to the far edge of the last cell
-    deviation = error * (2 * torch.rand(len(boxes), device=target.device) - 0.2).clamp_min(0)
+    wrong = torch.rand(len(boxes), device=target.device) >= config.exact_box
+    deviation = wrong * 2 * config.box_error * torch.rand(len(boxes), device=target.device)
     size = round(target.shape[-1] * cell)
     return noisy_boxes(boxes * cell - 0.5, deviation, (size, size))
 

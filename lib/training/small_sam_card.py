@@ -28,9 +28,10 @@ PROMPTS = {
 def save_small_sam(sam, directory, facts) -> Path:
     """Write weights, `small_sam.json` (with size, parameters and SHA-256 added) and `README.md`.
 
-    `facts`: `training` (what was done), `accuracy` (set -> means of `summarise_prompts`, with
-    `images`), `curve` (rows of accuracy against time) with `curve_note`, `limits` (sentences); the
-    last three may be missing. Returns the path of the weights.
+    `facts`: `training` (what was done), `before` (the same of the weights it went on from),
+    `accuracy` (set -> means of `summarise_prompts`, with `images`), `curve` (rows of accuracy
+    against time) with `curve_note`, `limits` (sentences); all but the first may be missing.
+    Returns the path of the weights.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -73,6 +74,9 @@ def render_card(card) -> str:
         f"| Licence | {card['licence']} |",
     ]
     lines += [f"| {key} | {value} |" for key, value in card.get("training", {}).items()]
+    if before := card.get("before"):
+        lines += ["", "It went on from an earlier small SAM, which was trained so:", ""]
+        lines += ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in before.items())]
     if accuracy := card.get("accuracy"):
         sets = list(accuracy)
         lines += ["", "## Mean IoU by prompt", ""]

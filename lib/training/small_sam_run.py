@@ -1,4 +1,4 @@
-"""The command that pretrains a small SAM from nothing: images, training, weights, card.
+"""The command that pretrains a small SAM, from nothing or further: images, training, weights, card.
 
     python -m lib.training.small_sam_run --output DIR --minutes 240
 
@@ -10,7 +10,9 @@ written every 25 steps. Meanwhile a worker draws new images into a pool of bound
 import argparse
 import contextlib
 import copy
+import json
 import os
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,7 +20,7 @@ import torch
 from lib.data.engine import VERSION
 from lib.data.generated import GeneratedStream, ImagePool
 from lib.sam.resize import resize_positions
-from lib.sam.small import IMAGE_SIZE, build_small_sam
+from lib.sam.small import IMAGE_SIZE, build_small_sam, load_small_sam
 from lib.training.clock import Clock
 from lib.training.loop import fit
 from lib.training.schedules import cosine
@@ -116,7 +118,7 @@ def pretrain(
         minutes: budget by the wall clock, filling the pool excepted.
         small_share: share of it at 128 px, with twice the images a step.
         pool, fresh, workers: see `GeneratedStream`.
-        build: makes the untrained SAM for 256 px.
+        build: makes the SAM for 256 px that the run starts from.
         validate_every: steps between two rows of the curve; `held_out`: images for it.
 
     Raises:
@@ -215,13 +217,19 @@ def main(arguments=None):
     parser.add_argument("--fresh", type=float, default=0.5, help="new images per image seen")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw images")
     parser.add_argument("--batch", type=int, default=SmallSamConfig.batch, help="at 256 px")
+    parser.add_argument("--learning-rate", type=float, default=SmallSamConfig.learning_rate)
+    parser.add_argument("--start", help="weights of a small SAM to go on from, its card beside it")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args(arguments)
     sam, facts = pretrain(
         chosen.output, minutes=chosen.minutes, small_share=chosen.small_share, pool=chosen.pool,
-        fresh=chosen.fresh, workers=chosen.workers, config=SmallSamConfig(batch=chosen.batch),
-        seed=chosen.seed,
+        fresh=chosen.fresh, workers=chosen.workers, seed=chosen.seed,
+        config=SmallSamConfig(batch=chosen.batch, learning_rate=chosen.learning_rate),
+        build=partial(load_small_sam, chosen.start) if chosen.start else build_small_sam,
     )  # fmt: skip
+    if chosen.start:
+        card = json.loads(Path(chosen.start).with_suffix(".json").read_text(encoding="utf-8"))
+        facts["before"] = card["training"] | {"SHA-256": card["sha256"]}
     scores = evaluate_prompts(sam, *generated_objects(300)[:2])
     means = summarise_prompts(scores) | {"images": len(scores["tight_box"])}
     print(save_small_sam(sam, chosen.output, facts | {"accuracy": {"generated": means}}))
