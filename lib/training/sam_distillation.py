@@ -152,6 +152,11 @@ class SamDistillation(Method):
         """The method's own prediction: SAM is not needed."""
         return self.method.predict(image)
 
+    def predict_with_sam(self, image: Tensor) -> Tensor:
+        """The teacher's logits, prompted by what the students agree on, as in training."""
+        students = torch.stack(self.method.student_logits(image)).mean(dim=0)
+        return self.teacher.answer(image, students, trained=len(image))
+
     def student_logits(self, image: Tensor) -> list[Tensor]:
         """The method's own students."""
         return self.method.student_logits(image)

@@ -50,6 +50,10 @@ class FrozenTeacher:
         logits, answered = self.prompted.logits(images, student.detach().float().softmax(dim=1))
         return Lesson(logits, answered, None)
 
+    def answer(self, images: Tensor, student: Tensor, *, trained: int = 0) -> Tensor:
+        """SAM's logits `B x C x H x W`; nothing is trained, so `trained` changes nothing."""
+        return self.prompted.logits(images, student.detach().float().softmax(dim=1))[0]
+
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """None: nothing is trained."""
         return []

@@ -110,3 +110,8 @@ class SemiSam(Method):
     def student_logits(self, image: Tensor) -> list[Tensor]:
         """Logits of the student."""
         return [self.network(image)]
+
+    def predict_with_sam(self, image: Tensor) -> Tensor:
+        """SAM's logits, prompted by the student."""
+        student = self.network(image).float().softmax(dim=1)
+        return self._prompted.logits(image, student)[0]

@@ -1,0 +1,281 @@
+"""The semi-supervised family side by side: one record a method, label budget and seed.
+
+All runs of a cell see the same labelled and unlabelled images in the same order for the same number
+of steps; they differ only in what they do with them. Finished runs are found again by their
+records and interrupted ones by their checkpoints, so a study goes on where it stopped.
+"""
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from segment_anything.modeling import Sam
+
+from lib.data.batches import BatchStream
+from lib.data.dataset import SegmentationDataset
+from lib.data.splits import Split, labelled_subset
+from lib.evaluation.metrics import summarise
+from lib.evaluation.provenance import provenance
+from lib.evaluation.records import Record, RecordError, file_name, read_record, write_record
+from lib.models.unet_2d import WIDTHS
+from lib.sam.frozen import FrozenSam
+from lib.training.evaluate import evaluate
+from lib.training.family import BASELINES, Budget, batches, build_method
+from lib.training.history import History
+from lib.training.loop import fit
+from lib.training.method import Method, inference
+
+VARIANTS = {None: "", "frozen": "SKD, frozen SAM", "adapted": "SKD, adapted SAM"}
+# Keys of the records' scores beside "last" and "best", which are scores of test images.
+BY_NETWORK, BY_SAM = "unlabelled images, network", "unlabelled images, SAM"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilyConfig:
+    """What all runs of a study have in common; `paper()` is KnowSAM's protocol.
+
+    size: side of the networks' images in pixels; sam_size: side of the images SAM is shown.
+    widths, steps, labelled_batch, unlabelled_batch: see `lib.training.family.Budget`.
+    learning_rate: at the start, of every method's SGD on its networks; it falls to 0 in a straight
+        line. The default is KnowSAM's 0.01 tenfold, because of the few steps.
+    validations: how often a run is scored on the validation images, evenly over its steps.
+    diagnosed: of how many unlabelled images, evenly chosen, the masks are compared with the truth
+        after training; 0 for none.
+    sam: which one the methods with a SAM get.
+    """
+
+    size: int = 64
+    sam_size: int = 128
+    widths: tuple[int, ...] = WIDTHS
+    steps: int = 400
+    labelled_batch: int = 4
+    unlabelled_batch: int = 4
+    learning_rate: float = 0.1
+    validations: int = 10
+    diagnosed: int = 120
+    sam: str = "small"
+    device: str = "auto"
+    precision: str = "32-true"
+
+
+def paper(**changes) -> FamilyConfig:
+    """Return KnowSAM's protocol: for a GPU and SAM's own weights."""
+    sizes = {
+        "size": 256, "sam_size": 256, "steps": 50_000, "labelled_batch": 12, "unlabelled_batch": 12,
+        "learning_rate": 0.01, "validations": 50, "sam": "vit_b", "precision": "bf16-mixed",
+    }  # fmt: skip
+    return FamilyConfig(**{**sizes, **changes})
+
+
+@dataclass
+class FamilyCell:
+    """One data set, label budget and seed, with everything its runs share."""
+
+    dataset: SegmentationDataset
+    split: Split
+    fraction: float
+    seed: int
+    config: FamilyConfig
+    sam: Callable[[], Sam]  # a fresh one at each call: adapters change it
+    results: Path
+    checkpoints: Path | None = None
+    progress: bool | Callable = True
+
+    def __post_init__(self) -> None:
+        """Turn the names of the split into indices."""
+        labelled = set(labelled_subset(self.split, self.fraction, seed=self.seed))
+        self.labelled = self.dataset.indices(n for n in self.split.train if n in labelled)
+        self.unlabelled = self.dataset.indices(n for n in self.split.train if n not in labelled)
+        self.val = self.dataset.indices(self.split.val)
+        self.test = self.dataset.indices(self.split.test)
+
+
+def can_run(cell: FamilyCell, name: str, distillation: str | None = None) -> bool:
+    """Whether the run makes sense: with all labels only the plain baselines do."""
+    return bool(cell.unlabelled) or (name in BASELINES and distillation is None)
+
+
+def recorded(cell: FamilyCell, name: str, distillation: str | None = None) -> Record | None:
+    """The record of a run that was made before, or None.
+
+    Raises:
+        RecordError: there is a record of that name, but of other data or another configuration;
+            found out here rather than when the training is over.
+    """
+    ours = _record(cell, name, distillation, {})
+    path = Path(cell.results) / file_name(ours)
+    if not path.exists():
+        return None
+    found = read_record(path)
+    differing = [
+        key
+        for key in ("dataset_fingerprint", "split_sha256")
+        if getattr(found, key) != getattr(ours, key)
+    ]
+    differing += [k for k, v in ours.parameters.items() if found.parameters.get(k) != v]
+    if differing:
+        raise RecordError(
+            f"{path}: exists and is a run of another {differing[0]}; choose another folder for the "
+            "records (--output), or delete the file"
+        )
+    return found
+
+
+def run_method(cell: FamilyCell, name: str, distillation: str | None = None) -> Record:
+    """Train one method, choose by validation, read the test set once, write the record.
+
+    Args:
+        cell: data, budget, seed.
+        name: one of `lib.training.family.NAMES`.
+        distillation: None, or "frozen" or "adapted" for SAM-induced distillation on top.
+    """
+    origin = provenance()
+    method = build(cell, name, distillation)
+    stream = BatchStream(
+        cell.dataset,
+        labelled=cell.labelled,
+        unlabelled=cell.unlabelled,
+        seed=cell.seed,
+        **batches(method),
+    )
+    config = cell.config
+    history = fit(
+        method,
+        stream,
+        steps=config.steps,
+        directory=cell.checkpoints and cell.checkpoints / _folder(cell, name, distillation),
+        validate=lambda m: summarise(evaluate(m.predict, cell.dataset, cell.val)),
+        validate_every=max(1, config.steps // config.validations),
+        device=config.device,
+        precision=config.precision,
+        progress=cell.progress,
+    )
+    rows = {"last": evaluate(method, cell.dataset, cell.test)}
+    masks = mask_quality(cell, method)
+    final = copy.deepcopy(method.state_dict())
+    method.load_state_dict(history.best_state)
+    rows["best"] = evaluate(method, cell.dataset, cell.test)
+    method.load_state_dict(final)
+
+    record = _record(cell, name, distillation, rows, **origin)
+    record.scores |= masks
+    record.parameters["method"] = method.hyperparameters()
+    record.seconds = history.seconds
+    record.peak_memory_mb = history.peak_memory_mb
+    record.peak_gpu_memory_mb = history.peak_gpu_memory_mb
+    record.history = _summary(history)
+    write_record(record, cell.results)
+    return record
+
+
+def build(cell: FamilyCell, name: str, distillation: str | None = None) -> Method:
+    """The method at the study's budget, with the cell's seed."""
+    config = cell.config
+    budget = Budget(
+        widths=config.widths,
+        labelled_batch=config.labelled_batch,
+        unlabelled_batch=config.unlabelled_batch,
+        steps=config.steps,
+        size=config.size,
+    )
+    return build_method(
+        name,
+        classes=cell.dataset.classes,
+        budget=budget,
+        seed=cell.seed,
+        sam=cell.sam,
+        freeze=partial(FrozenSam, device=_device(config), encode_at_once=_batch(config)),
+        distillation=distillation,
+        learning_rate=config.learning_rate,
+    )
+
+
+def mask_quality(cell: FamilyCell, method: Method) -> dict[str, dict[str, float]]:
+    """Scores of masks of unlabelled training images: the network's and, where there is one, SAM's.
+
+    It reads the masks of unlabelled images to report on them; training never does.
+    """
+    count = min(cell.config.diagnosed, len(cell.unlabelled))
+    if not count:
+        return {}
+    # Evenly spaced, so that no stretch of the file names is preferred.
+    chosen = [cell.unlabelled[i * len(cell.unlabelled) // count] for i in range(count)]
+    scores = {BY_NETWORK: summarise(evaluate(method, cell.dataset, chosen))}
+    if hasattr(method, "predict_with_sam"):
+        device = next(method.parameters()).device
+        with inference(method):
+            rows = evaluate(method.predict_with_sam, cell.dataset, chosen, device=device)
+        scores[BY_SAM] = summarise(rows)
+    return scores
+
+
+def _device(config: FamilyConfig) -> str:
+    """Where a frozen SAM runs; the rest goes where the loop puts it."""
+    if config.device != "auto":
+        return config.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _batch(config: FamilyConfig) -> int:
+    return config.labelled_batch + config.unlabelled_batch
+
+
+def _record(
+    cell: FamilyCell,
+    name: str,
+    distillation: str | None,
+    rows: dict[str, Sequence[dict]],
+    **origin,
+) -> Record:
+    return Record(
+        method=name,
+        variant=VARIANTS[distillation],
+        dataset=cell.dataset.title,
+        dataset_fingerprint=cell.dataset.fingerprint(),
+        split_sha256=cell.split.sha256,
+        labelled_fraction=cell.fraction,
+        labelled_count=len(cell.labelled),
+        labelled_seed=cell.seed,
+        seed=cell.seed,
+        scores={key: summarise(value) for key, value in rows.items()},
+        per_image={key: list(value) for key, value in rows.items()},
+        parameters=_parameters(cell),
+        **origin,
+    )
+
+
+def _summary(history: History) -> dict:
+    """Return every tenth of the losses, each loss's mean over the last tenth, all validations."""
+    stride = max(1, len(history.steps) // 10)
+    last = history.steps[-stride:]
+    return {
+        "loss": [[row["step"], row["total"]] for row in history.steps[stride - 1 :: stride]],
+        "last_tenth": {
+            key: sum(row[key] for row in last) / len(last)
+            for key in last[0]
+            if key not in ("step", "seconds")
+        },
+        "validation": [[row["step"], row["dice"]] for row in history.validations],
+        "best_step": history.best_step,
+    }
+
+
+def _folder(cell: FamilyCell, name: str, distillation: str | None) -> str:
+    """Return a folder name that changes with whatever changes the run."""
+    settings = {**_parameters(cell), "split": cell.split.sha256, "data": cell.dataset.fingerprint()}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    words = f"{cell.dataset.title} {cell.fraction:g} seed{cell.seed} {name}"
+    words = words.replace("+", " plus ") + f" {distillation or 'plain'} {digest}"
+    return "".join(c if c.isalnum() or c == "." else "_" for c in words.lower())
+
+
+def _parameters(cell: FamilyCell) -> dict:
+    """Return the configuration as JSON gives it back, without where it ran."""
+    parameters = json.loads(json.dumps(asdict(cell.config)))
+    parameters.pop("device")
+    return parameters
