@@ -92,6 +92,7 @@ def _config(options: argparse.Namespace) -> FamilyConfig:
         "size": options.size,
         "steps": options.steps,
         "learning_rate": options.rate,
+        "max_grad_norm": options.max_grad_norm,
         "sam": options.sam,
         "sam_size": options.sam_size,
         "validations": options.validations,
@@ -139,6 +140,7 @@ def _arguments() -> argparse.Namespace:
     add("--steps", type=int, help="optimiser steps of a run")
     add("--batch", type=int, nargs=2, metavar=("L", "U"), help="labelled and unlabelled a step")
     add("--rate", type=float, help="learning rate of the networks' SGD")
+    add("--max-grad-norm", type=float, help="longer gradients are scaled down to this norm")
     add("--sam", help="small, vit_b, vit_l or vit_h")
     add("--checkpoint", type=Path, help="SAM's checkpoint, where it has one")
     add("--sam-size", type=int, help="side of the images SAM is shown, a multiple of 16")
