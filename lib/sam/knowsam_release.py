@@ -32,12 +32,13 @@ def normalise_after_padding(sam: Sam) -> Sam:
 
     SAM normalises, then fills incomplete windows with zeros. The other way round the norm turns
     those zeros into its bias, which the tokens of the window then attend to. So the bias is taken
-    off before the padding and put on behind it, which comes to the same.
+    off before the padding and put on behind it, which comes to the same. Attention that works
+    without padding (`lib.sam.attention`) finds there what padded tokens would be.
     """
     for block in sam.image_encoder.blocks:
         if block.window_size > 0:
             block.norm1.register_forward_hook(_take_bias_off)
-            block.attn.norm_bias = block.norm1.bias
+            block.attn.padding = block.norm1.bias
             block.attn.register_forward_pre_hook(_put_bias_on)
     return sam
 
@@ -73,4 +74,4 @@ def _take_bias_off(norm: nn.LayerNorm, inputs: tuple, output: Tensor) -> Tensor:
 
 
 def _put_bias_on(attention: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-    return (inputs[0] + attention.norm_bias,)
+    return (inputs[0] + attention.padding,)

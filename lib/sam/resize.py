@@ -57,6 +57,7 @@ def resize_positions(sam: Sam, image_size: int, *, relative: bool = True) -> Sam
             if not relative:
                 resized = torch.zeros_like(resized)
             setattr(attention, name, _like(table, resized))
+        attention.use_rel_pos = relative  # adding zeros takes as long as adding anything else
     encoder.img_size = image_size
     prompts = sam.prompt_encoder
     prompts.input_image_size = (image_size, image_size)
