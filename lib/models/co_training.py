@@ -4,11 +4,14 @@ Huang et al. 2025, arXiv 2412.13742, section "Multi-view co-training". It is all
 KnowSAM needs for a prediction.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from lib.models.hybrid_aggregation import HybridAggregation
+from lib.models.unet_2d import WIDTHS, UNet2d
+from lib.models.vnet_2d import VNet2d
 
 
 class CoPrediction(NamedTuple):
@@ -31,3 +34,39 @@ class CoTraining(nn.Module):
         """All three predictions; the fused one is the student's answer."""
         first, second = self.first(image), self.second(image)
         return CoPrediction(first, second, self.fusion(first, second))
+
+
+def build_co_training(
+    *,
+    classes: int = 2,
+    widths: Sequence[int] = WIDTHS,
+    skips_before_convolutions: bool = False,
+    entropy: bool = True,
+    dissimilarity: bool = True,
+    predictions: bool = True,
+    inverted_maps: bool = False,
+    activated_output: bool = False,
+) -> CoTraining:
+    """F_A = U-Net, F_B = V-Net, and the hybrid aggregation of their predictions.
+
+    Args:
+        classes: background included, at least 2.
+        widths: channels of the five levels of both subnets.
+        skips_before_convolutions: of `VNet2d`.
+        entropy, dissimilarity, predictions, inverted_maps, activated_output: of
+            `HybridAggregation`.
+    """
+    return CoTraining(
+        first=UNet2d(classes=classes, widths=widths),
+        second=VNet2d(
+            classes=classes, widths=widths, skips_before_convolutions=skips_before_convolutions
+        ),
+        fusion=HybridAggregation(
+            classes=classes,
+            entropy=entropy,
+            dissimilarity=dissimilarity,
+            predictions=predictions,
+            inverted_maps=inverted_maps,
+            activated_output=activated_output,
+        ),
+    )

@@ -100,8 +100,10 @@ def attend(attention: Attention, windows: Tensor, parts: Parts) -> Tensor:
     for rows, controller in parts:
         keys, values, bias = k[rows], v[rows], relative
         if controller is not None:
-            keys = torch.cat([keys, controller.key.expand(len(keys), -1, -1, -1)], dim=2)
-            values = torch.cat([values, controller.value.expand(len(values), -1, -1, -1)], dim=2)
+            keys = torch.cat([keys, controller.key.expand(keys.shape[0], -1, -1, -1)], dim=2)
+            values = torch.cat(
+                [values, controller.value.expand(values.shape[0], -1, -1, -1)], dim=2
+            )
             bias = torch.cat([bias, controller.bias.expand(*bias.shape[:2], 1)], dim=2)
         attended.append(
             functional.scaled_dot_product_attention(
@@ -151,7 +153,7 @@ def _windows(x: Tensor, side: int) -> Tensor:
 def _unwindows(windows: Tensor, shape: torch.Size, side: int) -> Tensor:
     """Join windows to the B x H x W x C of `shape` again and cut the border off."""
     batch, height, width, channels = shape
-    rows, columns = -(-height // side), -(-width // side)
+    rows, columns = (height + side - 1) // side, (width + side - 1) // side
     x = windows.reshape(batch, rows, columns, side, side, channels).transpose(2, 3)
     return x.reshape(batch, rows * side, columns * side, channels)[:, :height, :width]
 

@@ -126,6 +126,15 @@ class TinyVitEncoder(nn.Module):
         embedding = self._embed(image[order], parts_of(ranked, self.controllers))
         return embedding[order.argsort()]
 
+    def embed_one(self, image: Tensor, modality: int) -> Tensor:
+        """As `forward` for images of one and the same modality, given by its index.
+
+        Nothing here depends on the values of a tensor, so that an exporter can follow it.
+        """
+        every = slice(0, image.shape[0])
+        blocks = self.controllers[modality].blocks
+        return self._embed(image, [[(every, block)] for block in blocks])
+
     def _embed(self, image: Tensor, parts: list) -> Tensor:
         network, parts = self.backbone, iter(parts)
         x = network.stages_0(network.patch_embed(self.standardise(image)))

@@ -19,10 +19,10 @@ from lib.losses.co_training import (
     pooled_dice_loss,
 )
 from lib.losses.segmentation import bce_dice, cross_entropy
+from lib.models.architectures import Architecture
 from lib.models.co_training import CoPrediction, CoTraining
-from lib.models.hybrid_aggregation import HybridAggregation, entropy_map
-from lib.models.unet_2d import WIDTHS, UNet2d
-from lib.models.vnet_2d import VNet2d
+from lib.models.hybrid_aggregation import entropy_map
+from lib.models.unet_2d import WIDTHS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +91,22 @@ class CoTrainingConfig:
         small = {"labelled_batch": 4, "unlabelled_batch": 4, "steps": 60, "size": 96}
         return cls(**{**small, **changes})
 
+    def architecture(self) -> Architecture:
+        """What builds the students."""
+        return Architecture(
+            "co_training",
+            {
+                "classes": self.classes,
+                "widths": self.widths,
+                "skips_before_convolutions": self.skips_before_convolutions,
+                "entropy": self.entropy_view,
+                "dissimilarity": self.dissimilarity_view,
+                "predictions": self.predictions_view,
+                "inverted_maps": self.inverted_maps,
+                "activated_output": self.activated_fusion,
+            },
+        )
+
     def __post_init__(self) -> None:
         """Refuse weights below 0 and fractions outside [0, 1]."""
         for name in (
@@ -112,22 +128,7 @@ class CoTrainingConfig:
 
 def build_students(config: CoTrainingConfig) -> CoTraining:
     """F_A = U-Net, F_B = V-Net, and the hybrid aggregation of their predictions."""
-    return CoTraining(
-        first=UNet2d(classes=config.classes, widths=config.widths),
-        second=VNet2d(
-            classes=config.classes,
-            widths=config.widths,
-            skips_before_convolutions=config.skips_before_convolutions,
-        ),
-        fusion=HybridAggregation(
-            classes=config.classes,
-            entropy=config.entropy_view,
-            dissimilarity=config.dissimilarity_view,
-            predictions=config.predictions_view,
-            inverted_maps=config.inverted_maps,
-            activated_output=config.activated_fusion,
-        ),
-    )
+    return config.architecture().build()
 
 
 def student_optimizer(students: CoTraining, config: CoTrainingConfig) -> torch.optim.SGD:

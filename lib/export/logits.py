@@ -1,0 +1,66 @@
+"""Every kind of model of this project as one module from images to logits."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from lib.models.co_training import CoPrediction
+from lib.models.esp_medsam import EspMedSam
+
+
+class Logits(nn.Module):
+    """`B x 3 x H x W` in [0, 1] to logits `B x C x H x W`, whatever `model` is."""
+
+    def __init__(self, model: nn.Module):
+        """`model`: a training method, of which `predict` is asked; KnowSAM's students; a network.
+
+        It is kept, not copied.
+        """
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits; of students that are fused, the fusion's."""
+        output = getattr(self.model, "predict", self.model)(image)
+        return output.fused if isinstance(output, CoPrediction) else output
+
+
+class FixedModality(nn.Module):
+    """An ESP-MedSAM for images of one modality, without its classifier.
+
+    Xu et al. 2024, arXiv 2407.14153. Which controller and which query work is settled here, not by
+    an input, so that the model can leave Python.
+    """
+
+    def __init__(self, model: EspMedSam, modality: str):
+        """`modality`: by name.
+
+        Raises:
+            ValueError: for a name that the model does not know, or prompts from true masks.
+        """
+        super().__init__()
+        self.index = int(model.index([modality]))
+        if model.prompts is not None and model.prompts.oracle:
+            raise ValueError("prompts built with oracle=True need true masks and cannot predict")
+        self.model = model
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits `B x 2 x H x W`; H and W are multiples of 32."""
+        embedding = self.model.encoder.embed_one(image, self.index)
+        modality = torch.full((image.shape[0],), self.index, device=image.device)
+        return self.model.decode(embedding, modality, image.shape[-2:]).logits
+
+
+@contextlib.contextmanager
+def evaluation(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards every part is in its own mode again."""
+    modes = [(part, part.training) for part in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, training in modes:
+            part.training = training
