@@ -4,7 +4,8 @@ Xu et al. 2024 (ESP-MedSAM, arXiv 2407.14153), as released: the queries pass SAM
 transformer together with the image, without IoU token or sparse prompts; a small network turns the
 query of the image's modality into the weights of a last 1 x 1 convolution over the upscaled image.
 The released decoder runs image by image and computes every channel; here the whole batch runs at
-once, modalities mixed, and only each image's own channel is computed.
+once, modalities mixed, only each image's own channel is computed, and attention does not project
+the image's tokens (`lib.models.few_token_attention`).
 """
 
 from itertools import accumulate
@@ -18,15 +19,7 @@ from segment_anything.modeling.transformer import Attention
 from torch import Tensor, nn
 from torch.nn import functional
 
-
-class FusedAttention(Attention):
-    """Attention of SAM's two-way transformer through `scaled_dot_product_attention`."""
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend from B x N x C queries to B x M x C keys and values; B x N x C."""
-        parts = ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v))
-        heads = [self._separate_heads(project(x), self.num_heads) for project, x in parts]
-        return self.out_proj(self._recombine_heads(functional.scaled_dot_product_attention(*heads)))
+from lib.models.few_token_attention import FewTokenAttention
 
 
 class ModalityDecoder(nn.Module):
@@ -68,7 +61,7 @@ class ModalityDecoder(nn.Module):
         )
         for module in self.transformer.modules():
             if type(module) is Attention:
-                module.__class__ = FusedAttention
+                module.__class__ = FewTokenAttention
         self.upscale = nn.Sequential(
             nn.ConvTranspose2d(width, width // 4, 2, stride=2),
             LayerNorm2d(width // 4),
