@@ -1,0 +1,249 @@
+"""The images of a study of many modalities: split, thinned, joined, unseen domains kept apart.
+
+An unseen domain is a hospital, a scanner or a stain that training never meets. None of its images
+is in the training or the validation part; all that are kept of it form a test set of their own.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.data.dataset import SegmentationDataset
+from lib.data.errors import DataError
+from lib.data.index_file import SPLITS
+from lib.data.layouts import find_entries
+from lib.data.mixture import MixtureDataset
+from lib.data.open import open_dataset
+from lib.data.pair_folder import has_pair
+from lib.data.splits import PARTS, Split, load_split, make_split, save_split
+from lib.data.synthetic import MODALITIES
+
+ALL = ("*",)
+SHARES = {"val": 0.1, "test": 0.2}  # of a data set whose authors made no split
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set of one modality.
+
+    unseen: names of its domains (see `SegmentationDataset.domains`) that training never meets, or
+        `ALL` for the whole data set. One modality may have several sources.
+    """
+
+    modality: str
+    dataset: SegmentationDataset
+    unseen: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """At most so many images: of each source in train and val, of each test set in test."""
+
+    train: int = 100
+    val: int = 20
+    test: int = 50
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Images that are scored together.
+
+    domain: its name, "" where the data set names none. seen: whether training met it.
+    indices: places in the study's mixture. sha256: of the split that they are of.
+    """
+
+    __test__ = False  # no test class, whatever pytest makes of the name
+
+    modality: str
+    domain: str
+    seen: bool
+    indices: tuple[int, ...]
+    sha256: str
+
+    @property
+    def title(self) -> str:
+        """Such as "xray, seen" or "xray, unseen Montgomery"; the data set's name in records."""
+        state = "seen" if self.seen else "unseen"
+        return f"{self.modality}, {state} {self.domain}".rstrip()
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """All images of the sources as one mixture, and the places in it of each part."""
+
+    sources: tuple[Source, ...]
+    mixture: MixtureDataset
+    train: tuple[int, ...]
+    val: tuple[int, ...]
+    tests: tuple[TestSet, ...]
+
+    def only(self, modalities: Sequence[str]) -> "StudyData":
+        """The same study of fewer modalities; images keep their parts."""
+        sources = tuple(s for s in self.sources if s.modality in modalities)
+        joined, names = _join(sources), self.mixture.names
+        wanted = set(joined.names)
+
+        def kept(indices):
+            return tuple(joined.indices(names[i] for i in indices if names[i] in wanted))
+
+        tests = [
+            TestSet(t.modality, t.domain, t.seen, kept(t.indices), t.sha256)
+            for t in self.tests
+            if t.modality in modalities
+        ]
+        return StudyData(sources, joined, kept(self.train), kept(self.val), tuple(tests))
+
+
+def parse_source(text: str, *, size: int) -> Source:
+    """Open ``NAME=DIR``, ``NAME=DIR:unseen=GROUP,GROUP`` or ``NAME=DIR:unseen`` (all of it).
+
+    Raises:
+        DataError: another form, or a folder that cannot be used.
+    """
+    found = re.fullmatch(r"(?P<name>[^=]+)=(?P<root>.+?)(?P<mark>:unseen(=(?P<groups>.+))?)?", text)
+    if found is None:
+        raise DataError(
+            f"{text!r} describes no modality: give NAME=DIR or NAME=DIR:unseen=GROUP,GROUP, such "
+            "as xray=data/lungs:unseen=Montgomery"
+        )
+    unseen = ()
+    if found["mark"]:
+        unseen = tuple(found["groups"].split(",")) if found["groups"] else ALL
+    return Source(found["name"], open_dataset("folder", root=found["root"], size=size), unseen)
+
+
+def folder_sources(root: str | Path, *, size: int, unseen: Sequence[str] = ()) -> list[Source]:
+    """One modality a sub-folder of `root` that holds images/ and masks/; else `root` as one.
+
+    A published data set (see `lib.data.layouts`) and the folders train, val and test are one
+    modality, named like `root`.
+
+    Args:
+        unseen: names of domains that training never meets, in whichever modality they are.
+
+    Raises:
+        DataError: a folder that cannot be used, or no image of such a domain.
+    """
+    root = Path(root)
+    folders = [root]
+    if find_entries(root)[0] == "pairs":
+        inner = [path for path in sorted(root.iterdir()) if path.is_dir() and has_pair(path)]
+        folders = [path for path in inner if path.name.lower() not in SPLITS] or folders
+    sources = []
+    for folder in folders:
+        dataset = open_dataset("folder", root=folder, size=size)
+        own = tuple(sorted(set(dataset.domains) & set(unseen)))
+        sources.append(Source(folder.resolve().name, dataset, own))
+    if missing := set(unseen) - {name for source in sources for name in source.unseen}:
+        raise DataError(f"no image below {root} is of the domain {', '.join(sorted(missing))}")
+    return sources
+
+
+def synthetic_sources(*, size: int, count: int, modalities: Sequence[str] = MODALITIES):
+    """Generated pictures: `count` of each modality's seen domain, a third as many unseen ones."""
+    numbers = {"seen": count, "unseen": max(2, count // 3)}
+    return [
+        Source(
+            modality,
+            open_dataset("synthetic", modality=modality, domain=domain, size=size, count=number),
+            ALL if domain == "unseen" else (),
+        )
+        for modality in modalities
+        for domain, number in numbers.items()
+    ]
+
+
+def prepare(
+    sources: Sequence[Source], *, limits: Limits, splits: Path | None = None, part: str = "test"
+) -> StudyData:
+    """Split every source and join them.
+
+    Args:
+        limits: images beyond them are left out, by a hash of their names.
+        splits: folder of split files, made where missing; one that exists is taken as it is.
+        part: "test", or "val" to score validation images in their place, as for choosing steps
+            and rates. The unseen domains have no validation images and then stay out.
+
+    Raises:
+        DataError: an unseen domain that a data set does not have, or no source that is seen.
+    """
+    if part not in ("test", "val"):
+        raise DataError(f"part must be test or val, not {part!r}")
+    mixture = _join(sources)
+    train, val, tests = [], [], []
+    for source in sources:
+        seen, unseen = _domains(source)
+
+        def places(names, modality=source.modality):
+            return tuple(mixture.indices(f"{modality}/{name}" for name in names))
+
+        if seen:
+            split = _seen_split(source, limits, splits)
+            train += places(split.train)
+            val += places(split.val)
+            scored = places(getattr(split, part))
+            name = "+".join(sorted(seen)) if unseen else ""  # named only where others are not
+            tests.append(TestSet(source.modality, name, True, scored, split.sha256))
+        for domain in sorted(unseen) if part == "test" else ():
+            pool = [n for n, d in _pairs(source) if d == domain]
+            split = Split([], [], _thinned(pool, limits.test))
+            name = "" if domain == "unseen" else domain
+            scored = places(split.test)
+            tests.append(TestSet(source.modality, name, False, scored, split.sha256))
+    if not train:
+        raise DataError("all domains are unseen: nothing is left to train on")
+    return StudyData(tuple(sources), mixture, tuple(train), tuple(val), tuple(tests))
+
+
+def _join(sources: Sequence[Source]) -> MixtureDataset:
+    return MixtureDataset([(source.modality, source.dataset) for source in sources])
+
+
+def _pairs(source: Source):
+    """Name and domain of every image."""
+    return zip(source.dataset.names, source.dataset.domains, strict=True)
+
+
+def _domains(source: Source) -> tuple[set[str], set[str]]:
+    """The seen and the unseen domains of a source."""
+    found = set(source.dataset.domains)
+    if source.unseen == ALL:
+        return set(), found
+    if unknown := sorted(set(source.unseen) - found):
+        named = ", ".join(sorted(found - {""})) or "no domain: write :unseen for all of it"
+        raise DataError(
+            f"{source.modality}: {source.dataset.title} has no domain {', '.join(unknown)}, it has "
+            f"{named}. Domains stand in column domain (or group) of its index.csv"
+        )
+    return found - set(source.unseen), set(source.unseen)
+
+
+def _seen_split(source: Source, limits: Limits, splits: Path | None) -> Split:
+    """The split of the seen images, from its file if there is one."""
+    words = f"{source.modality} {source.dataset.title}".lower()
+    path = splits and splits / f"{re.sub(r'[^a-z0-9]+', '_', words).strip('_')}.json"
+    if path and path.exists():
+        return load_split(path, source.dataset)
+    whole = make_split(source.dataset, **SHARES)
+    seen = {name for name, domain in _pairs(source) if domain not in source.unseen}
+    parts = {
+        part: _thinned([n for n in getattr(whole, part) if n in seen], getattr(limits, part))
+        for part in PARTS
+    }
+    kept = set().union(*parts.values())
+    groups = {name: group for name, group in whole.groups.items() if name in kept}
+    without = f" without {', '.join(source.unseen)}" if source.unseen else ""
+    made = f"{whole.made}{without}; at most {limits}"
+    split = Split(**parts, groups=groups, made=made, dataset=source.dataset.title)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_split(split, path)
+    return split
+
+
+def _thinned(names: Sequence[str], count: int) -> list[str]:
+    """The first `count` names by their hash, in the order given; the same on every machine."""
+    kept = set(sorted(names, key=lambda n: hashlib.sha256(f"study/{n}".encode()).digest())[:count])
+    return [name for name in names if name in kept]
