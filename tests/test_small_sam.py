@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lib.data.generated import GeneratedStream, ImagePool
+from lib.evaluation.records import read_records
 from lib.prompts.corrections import boxes_of, correction_clicks, noisy_boxes, random_clicks
 from lib.sam.checkpoint_files import CheckpointError
 from lib.sam.checkpoints import load_sam
@@ -30,7 +31,7 @@ from lib.training.small_sam_evaluation import (
     middle,
     summarise_prompts,
 )
-from lib.training.small_sam_records import generated_objects
+from lib.training.small_sam_records import generated_objects, main
 
 HELD_OUT = 999  # a seed that no training pool uses
 
@@ -230,6 +231,32 @@ def test_objects_are_drawn_from_what_is_there():
     drawn = choose_objects(bits, 4, 4).unflatten(0, (4, 2))
     assert (drawn[:, 0].mean((1, 2)) == 0.5).all()
     assert sorted(drawn[:, 1].mean((1, 2)).tolist()) == [0.25, 0.25, 0.5, 0.5]
+
+
+def test_the_classics_are_floors_on_the_first_images():
+    """One of two images has them; means leave the other out."""
+    images, masks, _ = generated_objects(2)
+    scores = evaluate_prompts(_tiny(), images, masks, classical=1, batch_size=1)
+    names = ("grab_cut_tight", "grab_cut_jittered", "random_walk_1", "random_walk_3")
+    for name in names:
+        assert np.isnan(scores[name]).tolist() == [False, True]
+        assert summarise_prompts(scores)[name] == pytest.approx(scores[name][0])
+
+
+def test_records_of_other_weights_go_into_their_card(tmp_path):
+    """One generated image; the card beside the weights gets the means."""
+    weights = save_small_sam(load_small_sam(), tmp_path / "weights", {"training": {"Data": "none"}})
+    main([
+        "--weights", str(weights), "--variant", "other", "--images", "2", "--classical", "1",
+        "--results", str(tmp_path / "records"), "--card",
+    ])  # fmt: skip
+    (record,) = read_records(tmp_path / "records")
+    assert record.variant == "other"
+    assert [row["grab_cut_tight"] >= 0 for row in record.per_image["last"]] == [True, False]
+    card = json.loads(weights.with_suffix(".json").read_text())
+    assert card["accuracy"]["generated"] == pytest.approx(record.scores["last"], abs=1e-5)
+    assert card["training"] == {"Data": "none"}
+    assert "| *GrabCut, tight box* |" in (tmp_path / "weights/README.md").read_text()
 
 
 def test_some_first_boxes_are_exact_and_the_others_are_not():

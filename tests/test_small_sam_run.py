@@ -17,7 +17,7 @@ from lib.training.small_sam import SmallSamConfig
 from lib.training.small_sam_card import save_small_sam
 from lib.training.small_sam_ingredients import PROMPTS, compare, measure
 from lib.training.small_sam_records import generated_objects
-from lib.training.small_sam_run import TimedPretraining, TimedStream, pretrain
+from lib.training.small_sam_run import CURVE, MinuteLine, TimedPretraining, TimedStream, pretrain
 
 
 @pytest.fixture
@@ -124,6 +124,21 @@ def test_a_run_goes_through_both_sizes_and_is_read_back(tmp_path, monkeypatch):
     (tmp_path / "256px.pt").unlink()
     with pytest.raises(CheckpointError, match="minutes"):  # killed in the second stage
         pretrain(tmp_path, minutes=0.01, **settings)
+
+
+def test_the_log_shows_every_evaluation_once(now, capsys):
+    """Evaluations rarely fall on a full minute; the next line brings them."""
+    clock = Clock(minutes=10)
+    line = MinuteLine(clock, 128)
+    row = {"step": 7, "total": 1, "box_iou": 0, "corrected_iou": 0, "learning_rate": 0}
+    found = {"step": 5} | dict.fromkeys(CURVE, 0.5)
+    history = SimpleNamespace(steps=[row], validations=[found])
+    line.update(history, None)
+    assert capsys.readouterr().out == ""  # no minute has passed
+    for _ in range(2):
+        now["now"] += 61
+        line.update(history, None)
+    assert capsys.readouterr().out.count("held out, step 5") == 1
 
 
 def test_a_share_of_everything_at_128_px_is_refused(tmp_path):

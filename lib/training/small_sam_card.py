@@ -22,6 +22,10 @@ PROMPTS = {
     "box_click": "jittered box + click",
     "ellipse_tight": "*ellipse in the tight box*",
     "ellipse_jittered": "*ellipse in the jittered box*",
+    "grab_cut_tight": "*GrabCut, tight box*",
+    "grab_cut_jittered": "*GrabCut, jittered box*",
+    "random_walk_1": "*random walker, 1 click*",
+    "random_walk_3": "*random walker, 3 clicks*",
 }
 
 
@@ -51,6 +55,14 @@ def save_small_sam(sam, directory, facts) -> Path:
     weights.with_suffix(".json").write_text(text, encoding="utf-8")
     (directory / "README.md").write_text(render_card(card), encoding="utf-8")
     return weights
+
+
+def update_card(weights, **facts) -> None:
+    """Replace facts of the card beside `weights` (see `save_small_sam`) and write it again."""
+    path = Path(weights).with_suffix(".json")
+    card = json.loads(path.read_text(encoding="utf-8")) | facts
+    path.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    path.with_name("README.md").write_text(render_card(card), encoding="utf-8")
 
 
 def render_card(card) -> str:
@@ -84,21 +96,20 @@ def render_card(card) -> str:
             "Largest object of each image; jittered: each coordinate of the box off by a normal "
             "error of 12 % of the side; clicks: the middle of the object, then the middle of the "
             "largest error. The real images were never trained on. The ellipse inscribed in the "
-            "box is the floor: it never sees the image.",
+            "box is the floor: it never sees the image. GrabCut and random walker learn nothing; "
+            "their means are of the first 100 images of each set.",
             "",
             "| prompt | " + " | ".join(f"{s} (n={accuracy[s]['images']})" for s in sets) + " |",
             "|---|" + "---|" * len(sets),
         ]
-        for key, name in PROMPTS.items():
-            lines.append(
-                f"| {name} | " + " | ".join(f"{accuracy[s][key]:.2f}" for s in sets) + " |"
-            )
+        measured = {
+            key: name for key, name in PROMPTS.items() if any(key in accuracy[s] for s in sets)
+        }
+        lines += [_row(name, key, accuracy) for key, name in measured.items()]
         keys = [k for k in accuracy[sets[0]] if k.startswith(("correlation", "overestimate"))]
         lines += ["", "## Can its own estimate of the IoU be trusted?", ""]
         lines += ["| | " + " | ".join(sets) + " |", "|---|" + "---|" * len(sets)]
-        for key in keys:
-            cells = [f"{accuracy[s][key]:.2f}" if key in accuracy[s] else "–" for s in sets]
-            lines.append(f"| {key.replace('_', ' ')} | " + " | ".join(cells) + " |")
+        lines += [_row(key.replace("_", " "), key, accuracy) for key in keys]
     if curve := card.get("curve"):
         lines += ["", "## Accuracy against time", "", card.get("curve_note", ""), ""]
         lines += ["| " + " | ".join(curve[0]) + " |", "|" + "---|" * len(curve[0])]
@@ -106,6 +117,11 @@ def render_card(card) -> str:
     if limits := card.get("limits"):
         lines += ["", "## Limits", "", *(f"- {limit}" for limit in limits)]
     return "\n".join(lines) + "\n"
+
+
+def _row(name, key, accuracy):
+    cells = (f"{means[key]:.2f}" if key in means else "not run" for means in accuracy.values())
+    return f"| {name} | " + " | ".join(cells) + " |"
 
 
 def _cell(value):

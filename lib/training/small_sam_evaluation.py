@@ -2,7 +2,9 @@
 
 Users are simulated: tight boxes, boxes drawn in haste (each coordinate off by a normal error of
 12 % of the side), a click in the middle of the object, and corrections in the middle of the
-largest error. The floor is the ellipse inscribed in the same box, which never saw the image.
+largest error. The floors are the ellipse inscribed in the same box, which never saw the image, and
+two classics that saw no other image: GrabCut from the same boxes, random walker from the same
+clicks.
 """
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from scipy import ndimage
 from torch.nn import functional as F
 
+from lib.evaluation.classical import grab_cut, random_walk
 from lib.prompts.corrections import boxes_of, noisy_boxes
 from lib.sam.small import IMAGE_SIZE
 from lib.training.small_sam import decode_prompted, hard_iou
@@ -50,21 +53,26 @@ def ellipses(boxes, size=IMAGE_SIZE):
 
 
 @torch.no_grad()
-def evaluate_prompts(sam, images, masks, *, seed=0, batch_size=16):
+def evaluate_prompts(sam, images, masks, *, seed=0, batch_size=16, classical=0):
     """Scores of every prompt on every image.
 
     `images`: `N x 3 x 256 x 256` in [0, 1] or uint8; `masks`: bool `N x 256 x 256`, one object
     each, none empty. Returns arrays of length N: IoU under `tight_box`, `jittered_box`,
     `clicks_1` ... `clicks_5`, `box_click` (a correction of the jittered box), `clicks_1_oracle`
     (best of the three masks), `ellipse_tight`, `ellipse_jittered`; and the head's estimates
-    `quality_tight_box`, `quality_jittered_box`, `quality_clicks_1`.
+    `quality_tight_box`, `quality_jittered_box`, `quality_clicks_1`. For the first `classical`
+    images, about a second each, also `grab_cut_tight`, `grab_cut_jittered`, `random_walk_1` and
+    `random_walk_3` (clicks); NaN for the others.
     """
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for start in range(0, len(images), batch_size):
         part = slice(start, start + batch_size)
         image = images[part].float() / (255 if images.dtype == torch.uint8 else 1)
-        rows.append(_evaluate_batch(sam, image, masks[part], generator))
+        scores, prompts = _evaluate_batch(sam, image, masks[part], generator)
+        if classical:
+            scores |= _classical(image, masks[part], prompts, classical - start)
+        rows.append(scores)
     return {key: torch.cat([row[key] for row in rows]).numpy() for key in rows[0]}
 
 
@@ -83,11 +91,16 @@ def _evaluate_batch(sam, image, target, generator):
     points, labels = torch.cat([unused[0], points], 1), torch.cat([unused[1], labels], 1)
     low, _ = decode_prompted(sam, embeddings, points, labels, jittered, low[:, :1])
     scores["box_click"] = hard_iou(_full(low[:, :1]), target)[:, 0]
-    return scores | _clicks(sam, embeddings, target)
+    clicked, points, labels = _clicks(sam, embeddings, target)
+    prompts = {"tight": tight, "jittered": jittered, "points": points, "labels": labels}
+    return scores | clicked, prompts
 
 
 def _clicks(sam, embeddings, target):
-    """A click in the middle, then corrections, each with the logits before it."""
+    """A click in the middle, then corrections, each with the logits before it.
+
+    Returns scores, points `N x k x 2` and labels `N x k`.
+    """
     everyone, none = torch.arange(len(target)), torch.zeros(0, 4)
     points, labels = _corrections(torch.zeros_like(target), target)
     scores, previous = {}, None
@@ -103,6 +116,22 @@ def _clicks(sam, embeddings, target):
         previous = low[everyone, chosen][:, None]
         more = _corrections(_full(previous)[:, 0] > 0, target)
         points, labels = torch.cat([points, more[0]], 1), torch.cat([labels, more[1]], 1)
+    return scores, points, labels
+
+
+def _classical(images, target, prompts, count):
+    """Scores of the classics on the first `count` images of a batch."""
+    names = ("grab_cut_tight", "grab_cut_jittered", "random_walk_1", "random_walk_3")
+    scores = {name: torch.full((len(images),), torch.nan) for name in names}
+    pictures = (255 * images).round().byte().permute(0, 2, 3, 1).numpy()
+    for k, picture in enumerate(pictures[: max(count, 0)]):
+        found = {f"grab_cut_{b}": grab_cut(picture, prompts[b][k]) for b in ("tight", "jittered")}
+        for clicks in (1, 3):
+            points, labels = prompts["points"][k, :clicks], prompts["labels"][k, :clicks]
+            found[f"random_walk_{clicks}"] = random_walk(picture, points, labels)
+        for name, mask in found.items():
+            mask = torch.from_numpy(mask)
+            scores[name][k] = (mask & target[k]).sum() / (mask | target[k]).sum()
     return scores
 
 
@@ -117,12 +146,12 @@ def _full(logits):
 
 
 def summarise_prompts(scores):
-    """Means of the IoUs, and how far the head's estimates can be trusted.
+    """Means of the IoUs (NaN left out), and how far the head's estimates can be trusted.
 
     Adds `correlation_*` (Pearson, of estimate and IoU) and `overestimate_*` (mean of their
     difference) for the two boxes and the first click.
     """
-    means = {k: float(v.mean()) for k, v in scores.items() if not k.startswith("quality")}
+    means = {k: float(np.nanmean(v)) for k, v in scores.items() if not k.startswith("quality")}
     for prompt in ("tight_box", "jittered_box", "clicks_1"):
         estimate, iou = scores[f"quality_{prompt}"], scores[prompt]
         if estimate.std() > 0 and iou.std() > 0:

@@ -1,6 +1,6 @@
-"""Records of how the shipped small SAM follows prompts on real and on generated images.
+"""Records of how a small SAM follows prompts on real and on generated images.
 
-    python -m lib.training.small_sam_records --data-root DIR [--data-root DIR ...]
+    python -m lib.training.small_sam_records --data-root polyps=DIR [--data-root NAME=DIR ...]
 
 One record a data set under `results/small_sam`, with every image's scores. Nothing is trained.
 """
@@ -13,11 +13,12 @@ import numpy as np
 import torch
 
 from lib.data.engine import VERSION, generate
+from lib.data.object_pool import SMALLEST
 from lib.data.open import open_dataset
 from lib.evaluation.provenance import provenance
 from lib.evaluation.records import Record, write_record
-from lib.sam.checkpoints import load_sam
-from lib.sam.small import IMAGE_SIZE
+from lib.sam.small import IMAGE_SIZE, WEIGHTS, load_small_sam
+from lib.training.small_sam_card import update_card
 from lib.training.small_sam_evaluation import (
     BOX_ERROR,
     CLICKS,
@@ -28,14 +29,20 @@ from lib.training.small_sam_evaluation import (
 
 METHOD = "small_sam"
 HELD_OUT_SEED = 999
-SMALLEST = 20  # px at 256 px: below that a box is a few pixels wide
 
 
-def record_of(sam, images, masks, names, *, dataset, fingerprint, seed=0) -> Record:
-    """Evaluate `images` (`N x 3 x 256 x 256`) and `masks` (bool) into a record."""
+def record_of(
+    sam, images, masks, names, *, dataset, fingerprint, seed=0, classical=0, variant="zero-shot",
+    parameters=None,
+) -> Record:  # fmt: skip
+    """Evaluate `images` (`N x 3 x 256 x 256`) and `masks` (bool) into a record.
+
+    `classical`: on so many of them GrabCut and random walker are run too; `parameters`: how the
+    weights came about, where that is not in their card.
+    """
     began = time.monotonic()
     origin = provenance()
-    scores = evaluate_prompts(sam, images, masks, seed=seed)
+    scores = evaluate_prompts(sam, images, masks, classical=classical)
     rows = [
         {"name": name, **{key: float(values[k]) for key, values in scores.items()}}
         for k, name in enumerate(names)
@@ -43,7 +50,7 @@ def record_of(sam, images, masks, names, *, dataset, fingerprint, seed=0) -> Rec
     means = summarise_prompts(scores) | {"images": len(names)}
     return Record(
         method=METHOD,
-        variant="zero-shot",
+        variant=variant,
         dataset=dataset,
         dataset_fingerprint=fingerprint,
         split_sha256="",
@@ -52,7 +59,8 @@ def record_of(sam, images, masks, names, *, dataset, fingerprint, seed=0) -> Rec
         seed=seed,
         scores={"last": means},
         per_image={"last": rows},
-        parameters={"size": IMAGE_SIZE, "box_error": BOX_ERROR, "clicks": CLICKS},
+        parameters={"size": IMAGE_SIZE, "box_error": BOX_ERROR, "clicks": CLICKS}
+        | {f"tuning_{key}": value for key, value in (parameters or {}).items()},
         seconds=time.monotonic() - began,
         **origin,
     )
@@ -86,21 +94,41 @@ def generated_objects(count, seed=HELD_OUT_SEED):
 
 
 def main(arguments=None):
-    """Evaluate the shipped weights and write the records."""
+    """Evaluate weights, write the records and, if asked to, the card's table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data-root", action="append", default=[], help="folder of a data set")
+    parser.add_argument(
+        "--data-root", action="append", default=[], type=named_folder, metavar="[NAME=]DIR",
+        help="folder of a data set, and what the card calls it",
+    )  # fmt: skip
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="default: the shipped ones")
+    parser.add_argument("--variant", default="zero-shot", help="what the records call the weights")
     parser.add_argument("--results", default="results/small_sam")
     parser.add_argument("--images", type=int, default=300, help="at most so many of each set")
+    parser.add_argument("--classical", type=int, default=100, help="with GrabCut and random walker")
+    parser.add_argument("--card", action="store_true", help="write the means into the card")
     chosen = parser.parse_args(arguments)
-    sam = load_sam("small")
+    sam, accuracy = load_small_sam(chosen.weights), {}
     images, masks, names = generated_objects(chosen.images)
-    origin = f"engine {VERSION}, seed {HELD_OUT_SEED}"
-    facts = {"dataset": "Generated", "fingerprint": origin}
-    print(write_record(record_of(sam, images, masks, names, **facts), chosen.results))
-    for root in map(Path, chosen.data_root):
-        dataset, images, masks, names = real_objects(root, chosen.images)
-        facts = {"dataset": dataset.title, "fingerprint": dataset.fingerprint()}
-        print(write_record(record_of(sam, images, masks, names, **facts), chosen.results))
+    sets = [("generated", "Generated", f"engine {VERSION}, seed {HELD_OUT_SEED}")]
+    sets += [(name, root, None) for name, root in chosen.data_root]
+    for name, source, fingerprint in sets:
+        if fingerprint is None:
+            dataset, images, masks, names = real_objects(source, chosen.images)
+            source, fingerprint = dataset.title, dataset.fingerprint()
+        record = record_of(
+            sam, images, masks, names, dataset=source, fingerprint=fingerprint,
+            classical=chosen.classical, variant=chosen.variant,
+        )  # fmt: skip
+        print(write_record(record, chosen.results), flush=True)
+        accuracy[name] = record.scores["last"]
+    if chosen.card:
+        update_card(chosen.weights, accuracy=accuracy)
+
+
+def named_folder(text):
+    """`NAME=DIR`, or `DIR` alone, whose last part is then the name."""
+    name, _, root = text.rpartition("=")
+    return name or Path(root).name, Path(root)
 
 
 if __name__ == "__main__":

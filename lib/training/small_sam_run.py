@@ -87,7 +87,7 @@ class MinuteLine:
 
     def __init__(self, clock: Clock, size: int):
         """The first line comes after a minute."""
-        self.clock, self.size, self._next = clock, size, clock.seconds + 60
+        self.clock, self.size, self._next, self._shown = clock, size, clock.seconds + 60, 0
 
     def update(self, history, total):
         """Print where the run stands if a minute has passed."""
@@ -99,9 +99,10 @@ class MinuteLine:
         losses = ", ".join(f"{name} {row[name]:.4g}" for name in names)
         minutes = f"{self.clock.seconds / 60:.0f} of {self.clock.budget / 60:g} minutes"
         print(f"{minutes}, {self.size} px, step {row['step']}: {losses}", flush=True)
-        if history.validations and history.validations[-1]["step"] == row["step"]:
-            scores = (f"{name} {history.validations[-1][name]:.3f}" for name in CURVE)
-            print("  held out: " + ", ".join(scores), flush=True)
+        for found in history.validations[self._shown :]:
+            scores = ", ".join(f"{name} {found[name]:.3f}" for name in CURVE)
+            print(f"  held out, step {found['step']}: {scores}", flush=True)
+        self._shown = len(history.validations)
 
     def close(self):
         """Nothing to close."""

@@ -1,0 +1,79 @@
+"""Real images with masks as a pool for `lib.data.generated.GeneratedStream`: objects to prompt.
+
+Every connected part of a mask is an object, and so is the whole mask where it has several parts:
+one lung and both, one nucleus and all. Each data set is seen equally often, however few images it
+has.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from scipy import ndimage
+from tqdm.auto import tqdm
+
+from lib.data.engine import MAX_MASKS
+from lib.data.generated import SIZE
+
+SMALLEST = 20  # px at 256 px: below that a box is a few pixels wide
+
+
+class ObjectPool:
+    """`count` packed images (see `lib.data.generated.pack`) of several data sets, in memory.
+
+    `images`: `count x 256 x 256 x 4` uint8; `names`: data set of each.
+    """
+
+    def __init__(self, datasets: Mapping, *, per_set: int, seed: int = 0, progress: bool = True):
+        """Read `per_set` images of each data set; a smaller one is repeated.
+
+        `datasets`: name -> data set of images with 256 px a side (`image`, `mask`, `fingerprint`).
+
+        Raises:
+            ValueError: if a data set's images have another size, or none of them has an object.
+        """
+        self.seed, packed, self.names = seed, [], []
+        self.without = tuple((name, data.fingerprint()) for name, data in datasets.items())
+        for name, dataset in datasets.items():
+            if dataset.size != SIZE:
+                raise ValueError(f"{name} must be opened with size={SIZE}, got {dataset.size}")
+            found = _read(name, dataset, per_set, seed, progress)
+            packed += [found[k % len(found)] for k in range(per_set)]
+            self.names += [name] * per_set
+        self.images, self.count = np.stack(packed), len(packed)
+
+    def fill(self, workers=None, progress=True, *, first=0) -> "ObjectPool":
+        """Nothing to draw: photographs do not grow."""
+        return self
+
+
+def objects_of(mask: np.ndarray) -> list[np.ndarray]:
+    """Objects (bool `H x W`, at most 8) of a mask `H x W` of classes, the largest first.
+
+    Connected parts of each class, and the whole foreground if it has more than one part.
+    """
+    parts = []
+    for label in np.unique(mask[mask > 0]):
+        found, count = ndimage.label(mask == label, np.ones((3, 3)))
+        parts += [found == k for k in range(1, count + 1)]
+    if len(parts) > 1:
+        parts.append(mask > 0)
+    large = [part for part in parts if part.sum() >= SMALLEST]
+    return sorted(large, key=lambda part: -part.sum())[:MAX_MASKS]
+
+
+def _read(name, dataset, limit, seed, progress):
+    """At most `limit` packed images that have an object."""
+    packed = []
+    order = np.random.default_rng(seed).permutation(len(dataset))
+    for index in tqdm(order[: 2 * limit], desc=name, disable=not progress):
+        objects = objects_of(np.asarray(dataset.mask(int(index))))
+        if not objects:
+            continue
+        image = dataset.image(int(index)).permute(1, 2, 0).mul(255).round().byte().numpy()
+        bits = sum(part.astype(np.uint8) << k for k, part in enumerate(objects))
+        packed.append(np.concatenate([image, bits[..., None].astype(np.uint8)], axis=2))
+        if len(packed) == limit:
+            break
+    if not packed:
+        raise ValueError(f"{name}: none of the masks has an object of {SMALLEST} px or more")
+    return packed

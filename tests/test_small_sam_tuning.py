@@ -1,0 +1,117 @@
+"""Real images as a pool of objects, and the small SAM fine-tuned on all sets but one."""
+
+import numpy as np
+import pytest
+import torch
+
+from lib.data.generated import GeneratedStream, unpack
+from lib.data.object_pool import ObjectPool, objects_of
+from lib.evaluation.records import read_records
+from lib.sam.small import build_small_sam, load_small_sam
+from lib.training import small_sam_tuning
+from lib.training.small_sam import SmallSamConfig
+from lib.training.small_sam_tuning import tune
+
+
+class TwoParts:
+    """Images of one value; in each, two squares of 10 and 6 px a side, or only the first."""
+
+    size = 256
+
+    def __init__(self, value, count, parts=2):
+        self.value, self.count, self.parts = value, count, parts
+
+    def __len__(self):
+        return self.count
+
+    def image(self, index):
+        return torch.full((3, 256, 256), self.value)
+
+    def mask(self, index):
+        mask = torch.zeros(256, 256, dtype=torch.int64)
+        mask[10:20, 10:20] = 1
+        if self.parts == 2:
+            mask[100:106, 100:106] = 1
+        return mask
+
+    def fingerprint(self):
+        return f"{self.value}"
+
+
+def tiny():
+    torch.manual_seed(0)
+    return build_small_sam(width=24, depth=1, heads=2, prompt_width=32)
+
+
+def test_parts_of_each_class_and_the_whole():
+    mask = np.zeros((256, 256), np.int64)
+    mask[:10, :10] = 1  # 100 px
+    mask[:6, 10:16] = 2  # 36 px, touching, but of another class
+    mask[50, 50] = 1  # too small
+    assert [int(part.sum()) for part in objects_of(mask)] == [137, 100, 36]
+    assert objects_of(np.zeros((8, 8), np.int64)) == []
+
+
+def test_one_part_is_not_told_twice():
+    assert len(objects_of(TwoParts(0.5, 1, parts=1).mask(0).numpy())) == 1
+
+
+def test_each_set_is_seen_equally_often():
+    pool = ObjectPool({"a": TwoParts(0.2, 1), "b": TwoParts(0.6, 9)}, per_set=3, progress=False)
+    assert pool.names == ["a"] * 3 + ["b"] * 3
+    assert pool.images[:, 0, 0, 0].tolist() == [51] * 3 + [153] * 3
+    batch = GeneratedStream(pool, batch=4, size=128).batch(0)
+    assert batch.labelled.image.shape == (4, 3, 128, 128)
+    assert unpack(batch.labelled.mask).sum((2, 3))[0, :4].tolist() == [136, 100, 36, 0]
+
+
+def test_another_size_is_refused():
+    data = TwoParts(0.2, 1)
+    data.size = 128
+    with pytest.raises(ValueError, match="opened with size=256"):
+        ObjectPool({"a": data}, per_set=1, progress=False)
+
+
+def test_masks_without_an_object_are_refused():
+    data = TwoParts(0.2, 2)
+    data.mask = lambda index: torch.zeros(256, 256, dtype=torch.int64)
+    with pytest.raises(ValueError, match="a: none of the masks"):
+        ObjectPool({"a": data}, per_set=1, progress=False)
+
+
+def test_what_is_left_out_is_not_read(tmp_path):
+    data = {"a": TwoParts(0.2, 2), "b": TwoParts(0.6, 2)}
+    data["b"].image = None  # reading it would fail
+    settings = {
+        "left_out": "b", "steps": 1, "size": 128, "per_set": 2, "start": tiny, "progress": False,
+        "config": SmallSamConfig(prompts=2, rounds=1, batch=2),
+    }  # fmt: skip
+    sam = tune(tmp_path, data, **settings)
+    fresh = tiny().state_dict()
+    assert any(not torch.equal(value, fresh[key]) for key, value in sam.state_dict().items())
+    assert "then real images: a" in (tmp_path / "README.md").read_text()
+    with pytest.raises(ValueError, match="left_out must be one of a, b"):
+        tune(tmp_path, data, **settings | {"left_out": "c"})
+
+
+def test_the_command_writes_weights_and_a_record(tmp_path, monkeypatch):
+    """Two folders of generated pictures; each is left out once."""
+    from PIL import Image
+
+    for name in ("one", "two"):
+        for kind in ("images", "masks"):
+            (tmp_path / name / kind).mkdir(parents=True)
+        picture = np.zeros((64, 64), np.uint8)
+        picture[20:40, 20:44] = 255
+        Image.fromarray(picture).save(tmp_path / name / "images/x.png")
+        Image.fromarray(picture).save(tmp_path / name / "masks/x.png")
+    monkeypatch.setattr(small_sam_tuning, "CONFIG", SmallSamConfig(prompts=2, rounds=1, batch=1))
+    small_sam_tuning.main([
+        "--output", str(tmp_path / "out"), "--data-root", f"one={tmp_path / 'one'}",
+        "--data-root", f"two={tmp_path / 'two'}", "--leave-out", "one", "--steps", "1",
+        "--size", "128", "--per-set", "1", "--results", str(tmp_path / "records"),
+    ])  # fmt: skip
+    (record,) = read_records(tmp_path / "records")
+    assert record.parameters["tuning_steps"] == 1
+    assert record.scores["last"]["images"] == 1
+    load_small_sam(tmp_path / "out/without-one/small_sam.safetensors")
