@@ -125,9 +125,7 @@ class SegmentationDataset(torch.utils.data.Dataset):
 
     def image(self, index: int) -> Tensor:
         """Return image `index`, 3 x H x W float32 in [0, 1]. Never touches a mask."""
-        pixels = torch.from_numpy(self.pixels(index))
-        pixels = pixels.expand(3, -1, -1) if pixels.ndim == 2 else pixels.permute(2, 0, 1)
-        return pixels.to(torch.float32, memory_format=torch.contiguous_format) / 255
+        return image_tensor(self.pixels(index))
 
     def mask(self, index: int) -> Tensor:
         """Return mask `index`, H x W int64 in 0..classes-1."""
@@ -178,13 +176,20 @@ class SegmentationDataset(torch.utils.data.Dataset):
         return pixels
 
     def _read_image(self, index: int) -> np.ndarray:
-        return _resized(self._load_image(index), self.size, Image.Resampling.BILINEAR)
+        return resized(self._load_image(index), self.size, Image.Resampling.BILINEAR)
 
     def _read_mask(self, index: int) -> np.ndarray:
-        return _resized(self._load_mask(index), self.size, Image.Resampling.NEAREST)
+        return resized(self._load_mask(index), self.size, Image.Resampling.NEAREST)
 
 
-def _resized(pixels: np.ndarray, size: int | None, resampling: Image.Resampling) -> np.ndarray:
+def image_tensor(pixels: np.ndarray) -> Tensor:
+    """Make a uint8 picture, H x W (grey) or H x W x 3, an image: 3 x H x W float32 in [0, 1]."""
+    image = torch.from_numpy(pixels)
+    image = image.expand(3, -1, -1) if image.ndim == 2 else image.permute(2, 0, 1)
+    return image.to(torch.float32, memory_format=torch.contiguous_format) / 255
+
+
+def resized(pixels: np.ndarray, size: int | None, resampling: Image.Resampling) -> np.ndarray:
     """Squash a uint8 picture to size x size (Pillow's bilinear averages when it shrinks)."""
     if size is None or pixels.shape[:2] == (size, size):
         return pixels

@@ -53,6 +53,18 @@ class FixedModality(nn.Module):
         return self.model.decode(embedding, modality, image.shape[-2:]).logits
 
 
+def try_size(network: nn.Module, images: Tensor) -> Tensor:
+    """Logits of `images`, on the CPU; ValueError says that `network` does not take their size."""
+    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    try:
+        with evaluation(network):
+            return network(images.to(device)).cpu()
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"size={images.shape[-1]}: the model does not take such images: {error}"
+        ) from error
+
+
 @contextlib.contextmanager
 def evaluation(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; afterwards every part is in its own mode again."""

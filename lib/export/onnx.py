@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lib.export.card import ModelCard, ModelFileError, names_of
 from lib.export.files import replacing
-from lib.export.logits import Logits, evaluation
+from lib.export.logits import Logits, evaluation, try_size
 from lib.export.onnx_model import OnnxModel
 
 TOLERANCE = 1e-4  # of logits up to 1; of larger ones relative to the largest
@@ -52,21 +52,13 @@ def export_onnx(
         ValueError: if the model does not take images of that size, or has other classes.
     """
     network = Logits(model)
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     images = torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(0))
+    expected = try_size(network, images)
+    card = ModelCard(size=size, class_names=names_of(expected.shape[1], class_names), method=method)
     with evaluation(network), replacing(path) as temporary:
         try:
-            expected = network(images.to(device)).cpu()
-        except RuntimeError as error:
-            raise ValueError(
-                f"size={size}: the model does not take such images: {error}"
-            ) from error
-        card = ModelCard(
-            size=size, class_names=names_of(expected.shape[1], class_names), method=method
-        )
-        try:
             # Two images in the trace: with one, an axis of length 1 might be taken for no axis.
-            _trace(network, images[:2].to(device), temporary, opset)
+            _trace(network, images[:2], temporary, opset)
         except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
             raise ModelFileError(
                 f"{type(model).__name__} cannot be written as ONNX (opset {opset}): {error}"
@@ -91,11 +83,12 @@ def _trace(network: nn.Module, images: Tensor, path: Path, opset: int) -> None:
     nothing. What tracing may get wrong, such as taking the batch's length for a constant,
     `_require_equal` finds.
     """
+    device = next((p.device for p in network.parameters()), torch.device("cpu"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of both kinds: old exporter, constants in the trace
         torch.onnx.export(
             network,
-            (images,),
+            (images.to(device),),
             path,
             dynamo=False,
             opset_version=opset,
