@@ -116,6 +116,18 @@ def test_tokens_that_differ_get_different_colours_in_all_images():
     assert torch.equal(colours[0, :, 0, 2], colours[1, :, 0, 2])
 
 
+def test_a_reference_decides_the_colours():
+    reference = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    reference = reference * torch.tensor([4.0, 3.0, 2.0, 0.1])[:, None, None]
+    one_by_one = [embedding_colours(part[None], reference=reference) for part in reference]
+    torch.testing.assert_close(torch.cat(one_by_one), embedding_colours(reference))
+    # A picture without contrast keeps the colour of the mean; by itself it would be stretched.
+    flat = reference.mean((0, 2, 3))[:, None, None] + 1e-3 * reference[:1]
+    colours = embedding_colours(flat, reference=reference)
+    assert colours.amax((2, 3)).sub(colours.amin((2, 3))).max() < 0.01
+    assert embedding_colours(flat).max() == 1
+
+
 def test_prompt_chart_draws_every_score():
     scores = pd.DataFrame({"box": [0.8, 0.7], "ellipse": [0.6, 0.9]}, index=["polyp", "lung"])
     ax = prompt_chart(scores, floor="ellipse").axes[0]

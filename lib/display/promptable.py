@@ -11,23 +11,32 @@ from lib.display import style
 MARKERS = "ov^sDP"
 
 
-def embedding_colours(embeddings: Tensor) -> Tensor:
+def embedding_colours(embeddings: Tensor, *, reference: Tensor | None = None) -> Tensor:
     """Three principal components of all tokens as red, green, blue.
 
     Args:
         embeddings: B x C x h x w, C >= 3. All images share the components, so that one colour
             means the same in each.
+        reference: A x C x h x w, whose tokens decide components and range, so that one colour also
+            means the same in every picture made with it; `embeddings` themselves by default.
 
     Returns:
-        B x 3 x h x w in [0, 1]; the lowest and highest 2 % of each component are clipped.
+        B x 3 x h x w in [0, 1]; the lowest and highest 2 % of each component (of the reference)
+        are clipped.
     """
-    tokens = embeddings.float().movedim(1, -1).flatten(0, 2)
-    tokens = tokens - tokens.mean(0)
-    _, directions = torch.linalg.eigh(tokens.T @ tokens)  # ascending order
-    colours = tokens @ directions[:, -3:].flip(1)
-    low, high = colours.sort(0).values[[int(0.02 * len(colours)), int(0.98 * (len(colours) - 1))]]
+    known = _tokens(embeddings if reference is None else reference)
+    mean = known.mean(0)
+    _, directions = torch.linalg.eigh((known - mean).T @ (known - mean))  # ascending order
+    directions = directions[:, -3:].flip(1)
+    ordered = ((known - mean) @ directions).sort(0).values
+    low, high = ordered[[int(0.02 * len(ordered)), int(0.98 * (len(ordered) - 1))]]
+    colours = (_tokens(embeddings) - mean) @ directions
     colours = ((colours - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
     return colours.unflatten(0, (len(embeddings), *embeddings.shape[2:])).movedim(-1, 1)
+
+
+def _tokens(embeddings: Tensor) -> Tensor:
+    return embeddings.float().movedim(1, -1).flatten(0, 2)
 
 
 def prompt_chart(scores: pd.DataFrame, *, floor: str, label: str = "mean IoU") -> Figure:

@@ -1,0 +1,70 @@
+"""Another image encoder in SAM's place: its distance from SAM's, and the masks SAM's decoder makes.
+
+What `lib.training.prompt_trials` asks of a SAM is asked here of an embedding, whoever made it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from lib.data.dataset import SegmentationDataset
+from lib.sam.frozen import FrozenSam
+from lib.training.esp_medsam.common import embedding_error
+from lib.training.prompt_trials import box_prompts, mask_ious, simulated_clicks
+from lib.training.small_sam_evaluation import largest_object
+
+Objects = tuple[Tensor, Tensor]  # images N x 3 x H x W in [0, 1], masks N x H x W bool
+
+
+def objects_of(dataset: SegmentationDataset, indices: Sequence[int], count: int) -> Objects:
+    """The first `count` of the images `indices` with a foreground, the largest object of each.
+
+    Raises:
+        ValueError: none of them has a foreground.
+    """
+    found = []
+    for i in indices:
+        mask = largest_object(dataset.mask(i)) if len(found) < count else None
+        if mask is not None:
+            found.append((dataset.image(i), torch.from_numpy(mask)))
+    if not found:
+        raise ValueError(f"{dataset.title}: none of the {len(indices)} images has a foreground")
+    images, masks = zip(*found, strict=True)
+    return torch.stack(images), torch.stack(masks)
+
+
+def masks_by_prompt(sam: FrozenSam, embedding: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Masks that SAM's decoder draws of an embedding for a tight box and for one click.
+
+    Args:
+        embedding: N x C x h x w. targets: N x H x W bool, from which box and click (into the
+            middle of the object) are made.
+
+    Returns:
+        "box" and "click", each N x H x W bool.
+    """
+    frame = targets.shape[1:]
+    boxed = sam.decode(embedding, box_prompts(targets), range(len(targets)), frame)
+    (clicked,) = simulated_clicks(sam, embedding.to(sam.device), targets, 1)
+    decoded = {"box": boxed, "click": clicked}
+    return {prompt: answer.logits[:, 0].cpu() > 0 for prompt, answer in decoded.items()}
+
+
+def encoder_scores(
+    encode: Callable[[Tensor], Tensor], tests: Mapping[str, Objects], sam: FrozenSam
+) -> dict[str, dict[str, float]]:
+    """How an encoder does in SAM's place, for each named test set.
+
+    Returns:
+        "MSE", the error against SAM's own embedding, and the mean over the images of the masks'
+        intersection over union: "IoU, box" and "IoU, click".
+    """
+    rows = {}
+    for name, (images, targets) in tests.items():
+        embedding, target = encode(images).to(sam.device), sam.encode(images)
+        rows[name] = {"MSE": embedding_error(embedding, target).item()}
+        for prompt, masks in masks_by_prompt(sam, embedding, targets).items():
+            rows[name][f"IoU, {prompt}"] = fmean(mask_ious(masks, targets))
+    return rows
