@@ -17,6 +17,7 @@ from lib.display.figures import (
     show_samples,
 )
 from lib.display.mining import show_mining
+from lib.display.self_prompting import show_outlined, show_self_prompts
 from lib.display.source import show_source
 from lib.display.style import use_style
 from lib.display.widgets import ClickCanvas, hand_prompt, prompted_masks
@@ -41,8 +42,10 @@ __all__ = [
     "picture_grid",
     "prompted_masks",
     "show_mining",
+    "show_outlined",
     "show_predictions",
     "show_samples",
+    "show_self_prompts",
     "show_source",
     "use_style",
 ]
