@@ -1,9 +1,11 @@
 """The study of the family: one record a run, found again, and its tables."""
 
+import runpy
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from tiny_family import CLASSES
 from tiny_sam import tiny_sam
 from tiny_training import Squares
@@ -189,3 +191,31 @@ def test_published_numbers_stand_beside_ours(cell, records):
     assert table.loc[("KnowSAM", "10"), "published"] == "86.0"
     assert table.loc[("two-way SAM", "30"), "published"] == "87.4"
     assert set(table["ours"]) == {"not run"}
+
+
+def test_the_command_makes_its_split_and_skips_what_is_recorded(tmp_path, monkeypatch, capsys):
+    path = Path(__file__).parent.parent / "workflow" / "semi_supervised.py"
+    command = runpy.run_path(str(path))["main"]
+    for part in ("images", "masks"):
+        (tmp_path / "data" / part).mkdir(parents=True)
+    for i in range(12):
+        mask = 255 * Squares()._load_mask(i)
+        Image.fromarray(Squares()._load_image(i)).save(tmp_path / "data" / "images" / f"{i}.png")
+        Image.fromarray(mask).save(tmp_path / "data" / "masks" / f"{i}.png")
+    folders = {
+        "data-root": "data",
+        "split": "split.json",
+        "output": "records",
+        "checkpoints": "checkpoints",
+    }
+    arguments = [word for key, name in folders.items() for word in (f"--{key}", tmp_path / name)]
+    arguments += ["--size", "16", "--steps", "1", "--batch", "2", "2", "--seeds", "3"]
+    arguments += ["--val", "0.2", "--test", "0.2", "--fractions", "0.5", "1"]
+    arguments += ["--methods", "supervised U-Net", "Mean Teacher"]
+    monkeypatch.setattr("sys.argv", ["semi_supervised.py", *map(str, arguments)])
+    assert command() == 0
+    assert "Mean Teacher: left out, no image is without a label" in capsys.readouterr().out
+    records = read_records(tmp_path / "records")
+    assert [r.label for r in records] == ["Mean Teacher", "supervised U-Net", "supervised U-Net"]
+    assert command() == 0
+    assert capsys.readouterr().out.count("recorded already") == 3
