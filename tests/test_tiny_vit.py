@@ -103,7 +103,8 @@ def test_token_attention_equals_a_plain_loop_for_each_sample(separate):
     expected = torch.stack(
         [plain_attention(attention, w, controllers[i >= 3]) for i, w in enumerate(windows)]
     )
-    torch.testing.assert_close(attend(attention, windows, parts), expected)
+    qkv = attention.qkv(attention.norm(windows))
+    torch.testing.assert_close(attention.proj(attend(attention, qkv, parts)), expected)
 
 
 @pytest.mark.parametrize("grid", [(7, 7), (4, 6), (9, 14)])

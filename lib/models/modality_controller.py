@@ -73,10 +73,8 @@ def run_block(block: TinyVitBlock, x: Tensor, parts: Parts) -> Tensor:
     Returns:
         B x H x W x C.
     """
-    windows = _windows(x, block.window_size)
-    per_image = len(windows) // len(x)
-    attended = attend(block.attn, windows, [(_scaled(rows, per_image), c) for rows, c in parts])
-    x = x + block.drop_path1(_unwindows(attended, x.shape, block.window_size))
+    attended = _attend_in_windows(block.attn, x, parts, block.window_size)
+    x = x + block.drop_path1(attended)
     x = block.local_conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
     common = block.drop_path2(block.mlp(x))
     if all(controller is None for _, controller in parts):
@@ -85,32 +83,57 @@ def run_block(block: TinyVitBlock, x: Tensor, parts: Parts) -> Tensor:
     return x + common + _joined(own)
 
 
-def attend(attention: Attention, windows: Tensor, parts: Parts) -> Tensor:
-    """Attention within windows (n x tokens x C), one token more where a part has a controller.
+def _attend_in_windows(attention: Attention, x: Tensor, parts: Parts, side: int) -> Tensor:
+    """Attention within windows of `side` tokens, B x H x W x C to the same shape.
+
+    Zeros fill incomplete windows. All of them have the same query, key and value, so only the
+    image's own tokens are projected, before and after.
+    """
+    qkv = attention.qkv(attention.norm(x))
+    border = attention.qkv(attention.norm(x.new_zeros(x.shape[-1])))
+    windows = _windows(qkv, side, border)
+    per_image = windows.shape[0] // x.shape[0]
+    attended = attend(attention, windows, [(_scaled(rows, per_image), c) for rows, c in parts])
+    return attention.proj(_unwindows(attended, x.shape, side))
+
+
+def attend(attention: Attention, qkv: Tensor, parts: Parts) -> Tensor:
+    """Attention in windows, one token more where a part has a controller, without projections.
 
     timm caches the relative bias in evaluation mode; here it is looked up at every call, so that
     weights loaded in evaluation mode take effect.
+
+    Args:
+        attention: timm's; it knows heads, widths and relative bias.
+        qkv: n x tokens x 3C, the windows after `attention.qkv`.
+        parts: as in `run_block`, but slices of windows.
+
+    Returns:
+        n x tokens x C, to be projected by `attention.proj`.
     """
-    count, tokens, _ = windows.shape
+    count, tokens, _ = qkv.shape
     sizes = [attention.key_dim, attention.key_dim, attention.val_dim]
-    qkv = attention.qkv(attention.norm(windows)).view(count, tokens, attention.num_heads, -1)
-    q, k, v = (part.transpose(1, 2) for part in qkv.split(sizes, dim=3))
+    heads = qkv.view(count, tokens, attention.num_heads, -1)
+    q, k, v = (part.transpose(1, 2) for part in heads.split(sizes, dim=3))
     relative = attention.attention_biases[:, attention.attention_bias_idxs]
     attended = []
     for rows, controller in parts:
         keys, values, bias = k[rows], v[rows], relative
         if controller is not None:
             keys = torch.cat([keys, controller.key.expand(keys.shape[0], -1, -1, -1)], dim=2)
-            values = torch.cat(
-                [values, controller.value.expand(values.shape[0], -1, -1, -1)], dim=2
-            )
+            own = controller.value.expand(values.shape[0], -1, -1, -1)
+            values = torch.cat([values, own], dim=2)
             bias = torch.cat([bias, controller.bias.expand(*bias.shape[:2], 1)], dim=2)
-        attended.append(
-            functional.scaled_dot_product_attention(
-                q[rows], keys, values, attn_mask=bias.to(q.dtype), scale=attention.scale
-            )
-        )
-    return attention.proj(_joined(attended).transpose(1, 2).reshape(count, tokens, -1))
+        attended.append(_weighted(q[rows] * attention.scale, keys, values, bias.to(q.dtype)))
+    return _joined(attended).transpose(1, 2).reshape(count, tokens, -1)
+
+
+def _weighted(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """Softmax(q k^T + bias) v, n x heads x tokens x channels; bias heads x tokens x keys."""
+    if bias.requires_grad and q.device.type == "cpu":
+        # The fused kernel has no gradient of the bias; what PyTorch runs instead is slower.
+        return (q @ k.transpose(2, 3) + bias).softmax(dim=-1) @ v
+    return functional.scaled_dot_product_attention(q, k, v, attn_mask=bias[None], scale=1.0)
 
 
 def parts_of(modality: Tensor, controllers: Sequence[ModalityController]) -> list[list]:
@@ -141,11 +164,15 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
-def _windows(x: Tensor, side: int) -> Tensor:
-    """Cut B x H x W x C into windows, n x side^2 x C, image by image; zeros fill the border."""
+def _windows(x: Tensor, side: int, border: Tensor) -> Tensor:
+    """Cut B x H x W x C into windows, n x side^2 x C, image by image; `border`, C, fills them."""
     batch, height, width, channels = x.shape
     x = functional.pad(x, (0, 0, 0, -width % side, 0, -height % side))
     rows, columns = x.shape[1] // side, x.shape[2] // side
+    if (x.shape[1], x.shape[2]) != (height, width):
+        outside = x.new_ones(x.shape[1], x.shape[2], 1)
+        outside[:height, :width] = 0
+        x = x + outside * border
     x = x.reshape(batch, rows, side, columns, side, channels).transpose(2, 3)
     return x.reshape(batch * rows * columns, side * side, channels)
 

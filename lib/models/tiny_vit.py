@@ -137,7 +137,9 @@ class TinyVitEncoder(nn.Module):
 
     def _embed(self, image: Tensor, parts: list) -> Tensor:
         network, parts = self.backbone, iter(parts)
-        x = network.stages_0(network.patch_embed(self.standardise(image)))
+        # Blocks want the channels last; so they lie from the start, and nothing is reordered.
+        image = self.standardise(image).contiguous(memory_format=torch.channels_last)
+        x = network.stages_0(network.patch_embed(image))
         for stage in (network.stages_1, network.stages_2, network.stages_3):
             x = stage.downsample(x).permute(0, 2, 3, 1)
             for block in stage.blocks:
