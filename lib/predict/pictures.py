@@ -42,10 +42,12 @@ def mask_of(logits: Tensor, shape: tuple[int, int]) -> np.ndarray:
 
     Logits are interpolated, not classes, so that outlines are smooth in large pictures.
     """
-    larger = functional.interpolate(logits[None].float(), shape, mode="bilinear")
-    if logits.shape[0] == 2:  # half the time of argmax
-        return (larger[0, 1] > larger[0, 0]).to(torch.uint8).numpy()
-    return larger[0].argmax(dim=0).to(torch.uint8).numpy()
+    logits = logits.float()
+    if len(logits) == 2:  # their difference says the same at half the cost
+        logits = logits[1:] - logits[:1]
+    larger = functional.interpolate(logits[None], shape, mode="bilinear")[0]
+    classes = larger[0] > 0 if len(larger) == 1 else larger.argmax(dim=0)
+    return classes.to(torch.uint8).numpy()
 
 
 def write_mask(mask: np.ndarray, classes: int, path: Path) -> None:
