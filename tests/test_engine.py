@@ -232,3 +232,9 @@ def test_batches_depend_on_seed_and_step_alone(tmp_path):
     assert first.labelled.image.shape == (3, 3, 128, 128)
     assert first.labelled.mask.shape == (3, 256, 256)
     assert not torch.equal(first.labelled.image, stream.batch(10).labelled.image)
+
+
+def test_a_fair_share_of_the_objects_is_large():
+    """Engine 2 had 7 % above 15 % of the image, and a SAM trained on it drew parts of polyps."""
+    shares = [mask.mean() for k in range(60) for mask in generate(3, k).masks]
+    assert 0.12 < np.mean(np.array(shares) > 0.15) < 0.3

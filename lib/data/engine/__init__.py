@@ -8,6 +8,6 @@ from .backgrounds import STYLES
 from .scene import MAX_MASKS, Scene, generate
 from .style import INGREDIENTS
 
-VERSION = 2
+VERSION = 3
 
 __all__ = ["INGREDIENTS", "MAX_MASKS", "STYLES", "VERSION", "Scene", "generate"]

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from .fields import direction, grid, noise, sign
 
 ANGLES = 360
+LOW, HIGH = math.log(0.08), math.log(0.65)  # of a radius, in half sides of the image
 KINDS = {"ellipse": 0.3, "blob": 0.42, "lobed": 0.08, "rough": 0.1, "polygon": 0.06, "box": 0.04}
 
 
@@ -73,7 +74,9 @@ def random_star(rng, size, centre=None, radius=None, stretch=2.2):
     Four in five lie mostly within the image where `centre` is not given.
     """
     if radius is None:
-        radius = math.exp(rng.uniform(math.log(0.08), math.log(0.65)))
+        # A large share of large ones: a segmenter that never met them gives parts of them.
+        large = rng.random() < 0.4
+        radius = rng.uniform(0.4, 0.95) if large else math.exp(rng.uniform(LOW, HIGH))
     if centre is None:
         reach = max(0.1, 0.95 - 0.9 * radius) if rng.random() < 0.8 else 0.95
         centre = rng.uniform(-reach, reach, 2)
