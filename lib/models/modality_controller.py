@@ -167,11 +167,11 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
 def _windows(x: Tensor, side: int, border: Tensor) -> Tensor:
     """Cut B x H x W x C into windows, n x side^2 x C, image by image; `border`, C, fills them."""
     batch, height, width, channels = x.shape
-    x = functional.pad(x, (0, 0, 0, -width % side, 0, -height % side))
+    margins = (0, 0, 0, -width % side, 0, -height % side)
+    x = functional.pad(x, margins)
     rows, columns = x.shape[1] // side, x.shape[2] // side
     if (x.shape[1], x.shape[2]) != (height, width):
-        outside = x.new_ones(x.shape[1], x.shape[2], 1)
-        outside[:height, :width] = 0
+        outside = functional.pad(x.new_zeros(height, width, 1), margins, value=1.0)
         x = x + outside * border
     x = x.reshape(batch, rows, side, columns, side, channels).transpose(2, 3)
     return x.reshape(batch * rows * columns, side * side, channels)
