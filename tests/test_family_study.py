@@ -99,7 +99,7 @@ def test_every_run_leaves_a_record_of_its_own(cell, records):
 def test_every_method_is_given_the_same_rate(records):
     for (_, distillation), record in records.items():
         method = record.parameters["method"]
-        assert (method["method"] if distillation else method)["learning_rate"] == 0.1
+        assert (method["method"] if distillation else method)["learning_rate"] == 0.05
 
 
 def test_patients_are_not_torn_apart(cell):
