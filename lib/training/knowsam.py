@@ -213,7 +213,7 @@ class KnowSam(Method):
         boxes = class_boxes(fused) if config.prompts == "box" else None
         coupled = config.prompts == "learned" and config.prompt_norm == "batch"
         if coupled or labelled == len(images):
-            return self.teacher(images, fused, boxes)
+            return self.teacher(images, fused, boxes, learnt_from=labelled)
 
         def part(rows: slice) -> Tensor:
             return self.teacher(images[rows], fused[rows], None if boxes is None else boxes[rows])
