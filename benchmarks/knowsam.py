@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--sam", default="vit_b", help="which SAM teaches")
     parser.add_argument("--image-size", type=int, default=256, help="side in pixels")
     parser.add_argument("--batch", type=int, default=24 if cuda else 4, help="half is labelled")
-    parser.add_argument("--steps", type=int, default=3, help="timed steps of each way; the median")
+    parser.add_argument("--steps", type=int, default=2, help="timed steps of each way; the median")
     parser.add_argument("--images", type=int, default=24, help="images of the predicted folder")
     parser.add_argument("--widths", type=int, nargs=5, default=KnowSamConfig().widths)
     parser.add_argument("--compile", action="store_true", help="compile this project's networks")
@@ -150,7 +150,7 @@ def step_times(**settings) -> dict:
         runs = {way.name: partial(way.step, images, masks, progress) for way in chosen}
         report[phase] = {
             name: {"seconds": round(wall, 3), "cpu_seconds": round(cpu, 3)}
-            for name, (wall, cpu) in in_turn(runs, options).items()
+            for name, (wall, cpu) in in_turn(runs, options, warm_up=not report).items()
         }
     return report
 
@@ -173,13 +173,14 @@ def prediction(**settings) -> dict:
     students = build(options).students.eval()
     plain = build(options, plain=True).students.eval()
     ready = optimise_for_inference(students)
+    at_once = 8 if options.device.startswith("cuda") else 1  # a CPU's cache holds one at a time
     place = torch.device(options.device)
 
     def released(paths: list[Path]) -> None:
         for path in paths:
             write(path, plain(read([path]).to(place)).fused.detach())
 
-    def project(paths: list[Path], *, half: bool, at_once: int = 4) -> None:
+    def project(paths: list[Path], *, half: bool) -> None:
         half_precision = torch.autocast(place.type, torch.bfloat16, enabled=half)
         for start in range(0, len(paths), at_once):
             chosen = paths[start : start + at_once]
@@ -199,7 +200,7 @@ def prediction(**settings) -> dict:
             "project": partial(project, paths, half=False),
             "project_bfloat16": partial(project, paths, half=True),
         }
-        times = in_turn(runs, options)
+        times = in_turn(runs, options, warm_up=True)
         image = read(paths[:1]).to(place)
     with torch.inference_mode():
         difference = relative(ready(image).fused, plain(image).fused)

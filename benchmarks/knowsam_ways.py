@@ -17,7 +17,7 @@ from lib.training.method import Progress
 
 PHASES = {"before_exchange": Progress(0, 100), "with_exchange": Progress(50, 100)}
 RELEASED = ("as_released", "anomaly_detection_off")
-OURS = ("project", "project_bfloat16", "independent_norm", "independent_norm_bfloat16")
+OURS = ("project", "project_bfloat16", "independent_norm")
 WAYS = (*RELEASED, *OURS)
 
 
@@ -98,12 +98,16 @@ def batch(options: Namespace) -> tuple[Tensor, Tensor]:
     return images.to(options.device), masks.long().to(options.device)
 
 
-def in_turn(runs: dict[str, Callable[[], None]], options: Namespace) -> dict:
-    """Median seconds of each run, on the clock and of the processor; one round warms up."""
+def in_turn(runs: dict[str, Callable[[], None]], options: Namespace, *, warm_up: bool) -> dict:
+    """Median seconds of each run, on the clock and of the processor.
+
+    Every round has one of each, so that other work on the machine meets all alike; `warm_up` adds
+    a round that does not count.
+    """
     rounds = [
         {name: timed(run, options.device) for name, run in runs.items()}
-        for _ in range(options.steps + 1)
-    ][1:]
+        for _ in range(options.steps + warm_up)
+    ][warm_up:]
     return {
         name: tuple(
             statistics.median(pair) for pair in zip(*(r[name] for r in rounds), strict=True)
