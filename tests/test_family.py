@@ -175,3 +175,17 @@ def test_what_cannot_be_built_is_named():
     for name in WITH_SAM:
         with pytest.raises(ValueError, match="needs a SAM"):
             build_method(name, classes=2, budget=BUDGET)
+
+
+def test_the_students_of_both_co_trainings_start_equal():
+    """A SAM that draws random numbers when it is built changes nothing for the students."""
+
+    def random_sam():
+        torch.rand(7)
+        return fresh_sam()
+
+    mc_seg, knowsam = (
+        build_method(name, classes=CLASSES, budget=BUDGET, sam=random_sam)
+        for name in ("MC-seg", "KnowSAM")
+    )
+    assert same(mc_seg.students.state_dict(), knowsam.students.state_dict())

@@ -117,13 +117,19 @@ def build_method(
         )
     if name in BASELINES and not distillation:
         changes = {"unlabelled_batch": 0, **changes}  # it would not look at them
+
+    def teacher() -> Sam:
+        """A fresh SAM; to build one leaves the networks' initial weights as they are."""
+        with torch.random.fork_rng(devices=[]):
+            return sam()
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        method = _build(name, classes, budget or Budget(), sam, freeze, changes)
+        method = _build(name, classes, budget or Budget(), teacher, freeze, changes)
         if distillation == "frozen":
-            return sam_distillation(method, freeze(sam()))
+            return sam_distillation(method, freeze(teacher()))
         if distillation == "adapted":
-            return sam_distillation(method, _adapted(sam(), classes))
+            return sam_distillation(method, _adapted(teacher(), classes))
     return method
 
 
