@@ -11,12 +11,20 @@ from pathlib import Path
 from lib.evaluation.records import read_records
 from lib.evaluation.tables import results_table, to_markdown
 from lib.notebook.file import opening_table, read_notebook, title
+from lib.training.esp_medsam.study import FLOOR, LONGER, MAIN, UPPER
+from lib.training.esp_medsam.study_tables import seen_and_unseen
+from lib.training.family_tables import budget_text, family_records, family_table, plug_in_table
 from lib.training.mining_study import RUNS, SUPERVISED
 
 ROOT = Path(__file__).resolve().parent.parent
-RECORDS = ROOT / "results" / "knowledge_mining"
+RESULTS = ROOT / "results"
+RECORDS = RESULTS / "knowledge_mining"
 SETS = {"Kvasir-SEG": "polyps", "Montgomery and Shenzhen": "lungs on chest X-rays"}
 BUDGETS = [5.0, 25.0, 50.0, 75.0, 100.0]
+ESP_ROWS = (
+    FLOOR, "masks alone (given)", f"{LONGER} (given)", "common only (given)",
+    "medical only (given)", f"{MAIN} (given)", f"{MAIN} (predicted)", f"{MAIN} (wrong)", UPPER,
+)  # fmt: skip
 SPEED = {
     "mining_cache": "Second round of mining with cached embeddings (ViT-B, 1024 px)",
     "batched_decoding": "Prompts decoded in batches instead of one by one (small SAM)",
@@ -37,6 +45,8 @@ def filled(text: str) -> str:
     for name, table in {
         "notebooks": notebooks_table(),
         "knowledge mining": mining_tables(),
+        "semi-supervised": family_tables(),
+        "esp-medsam": esp_table(),
         "speed": speed_table(),
     }.items():
         marker = f"<!-- {name}: written by workflow/readme.py -->"
@@ -69,6 +79,26 @@ def mining_tables() -> str:
             f"**{name}** ({what}), by share of labelled images in %\n\n{to_markdown(table)}"
         )
     return "\n\n".join(parts)
+
+
+def family_tables() -> str:
+    """The semi-supervised family and the plug-in on polyps, with the budget that all share."""
+    records = family_records(RESULTS / "semi_supervised", "Kvasir-SEG")
+    return "\n\n".join(
+        [
+            f"**Kvasir-SEG**, by share of labelled images in %. {budget_text(records)}",
+            to_markdown(family_table(records)),
+            "SAM-induced distillation (SKD) plugged into the others, at 10 % of the labels:",
+            to_markdown(plug_in_table(records)),
+        ]
+    )
+
+
+def esp_table() -> str:
+    """ESP-MedSAM and its ablations: means over seen and over unseen test sets."""
+    folder = RESULTS / "esp_medsam"
+    records = read_records(folder) if folder.is_dir() else []
+    return to_markdown(seen_and_unseen(records, rows=ESP_ROWS))
 
 
 def speed_table() -> str:
