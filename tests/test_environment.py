@@ -88,6 +88,7 @@ def test_imports_are_of_what_the_project_asks_for(folder, requirements):
     for path in (REPOSITORY / folder).rglob("*.py"):
         for module in {name.partition(".")[0] for name in imported(path)}:
             here = {REPOSITORY / module, path.with_name(module), path.with_name(f"{module}.py")}
+            here.add(REPOSITORY / "benchmarks" / f"{module}.py")  # a test of a benchmark
             if module in sys.stdlib_module_names or any(place.exists() for place in here):
                 continue
             names = {canonicalize_name(name) for name in distributions.get(module, [module])}
