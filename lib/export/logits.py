@@ -1,13 +1,11 @@
 """Every kind of model of this project as one module from images to logits."""
 
-import contextlib
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 
 from lib.models.co_training import CoPrediction
 from lib.models.esp_medsam import EspMedSam
+from lib.models.inference import inference
 
 
 class Logits(nn.Module):
@@ -57,22 +55,9 @@ def try_size(network: nn.Module, images: Tensor) -> Tensor:
     """Logits of `images`, on the CPU; ValueError says that `network` does not take their size."""
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     try:
-        with evaluation(network):
+        with inference(network):
             return network(images.to(device)).cpu()
     except (RuntimeError, ValueError) as error:
         raise ValueError(
             f"size={images.shape[-1]}: the model does not take such images: {error}"
         ) from error
-
-
-@contextlib.contextmanager
-def evaluation(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards every part is in its own mode again."""
-    modes = [(part, part.training) for part in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for part, training in modes:
-            part.training = training

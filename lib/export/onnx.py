@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from lib.export.card import ModelCard, ModelFileError, names_of
 from lib.export.files import replacing
-from lib.export.logits import Logits, evaluation, try_size
+from lib.export.logits import Logits, try_size
 from lib.export.onnx_model import OnnxModel
+from lib.models.inference import inference
 
 TOLERANCE = 1e-4  # of logits up to 1; of larger ones relative to the largest
 # A model may hold thresholds: do two networks disagree here? Where a probability is 1/2 to the last
@@ -55,7 +56,7 @@ def export_onnx(
     images = torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(0))
     expected = try_size(network, images)
     card = ModelCard(size=size, class_names=names_of(expected.shape[1], class_names), method=method)
-    with evaluation(network), replacing(path) as temporary:
+    with inference(network), replacing(path) as temporary:
         try:
             # Two images in the trace: with one, an axis of length 1 might be taken for no axis.
             _trace(network, images[:2], temporary, opset)

@@ -5,12 +5,27 @@ convolution before it: W' = W g / sqrt(v + eps), b' = (b - m) g / sqrt(v + eps) 
 running mean m and variance v and the learned g and beta. The output stays the same to rounding.
 """
 
+import contextlib
 import copy
 import itertools
+from collections.abc import Iterator
 
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+
+@contextlib.contextmanager
+def inference(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards every submodule is in its own mode again."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 def optimise_for_inference(module: nn.Module) -> nn.Module:

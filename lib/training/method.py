@@ -9,14 +9,14 @@ precision, checkpoints, history. A method owns what its paper says. A method rea
         def predict(self, image): ...                 # what the paper uses at inference
 """
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+# How a method is asked for predictions belongs to its interface, so it is found here as well.
+from lib.models.inference import inference as inference
 from lib.training.schedules import cosine
 
 
@@ -131,16 +131,3 @@ class Method(nn.Module):
     def hyperparameters(self) -> dict[str, Any]:
         """``config`` as a plain dict, for records and to recognise the run's checkpoints."""
         return {} if self.config is None else dataclasses.asdict(self.config)
-
-
-@contextlib.contextmanager
-def inference(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards every submodule is in its own mode again."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for part, training in modes:
-            part.training = training
