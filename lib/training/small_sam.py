@@ -132,6 +132,8 @@ class SmallSamPretraining(Method):
         decay = min(self.config.ema, (1 + progress.step) / (10 + progress.step))
         averaged, live = self.average.parameters(), self.sam.parameters()
         torch._foreach_lerp_(list(averaged), list(live), 1 - decay)
+        for kept, current in zip(self.average.buffers(), self.sam.buffers(), strict=True):
+            kept.copy_(current)  # BatchNorm's statistics, where an encoder has any
 
     def predict(self, image: Tensor) -> Tensor:
         """Logits of the object in the middle of the image: a promptable model needs a prompt."""

@@ -110,7 +110,7 @@ class MinuteLine:
 
 def pretrain(
     output, *, minutes, small_share=0.6, pool=4000, fresh=0.5, workers=1, config=None, seed=0,
-    build=build_small_sam, validate_every=200, held_out=64, progress=True,
+    build=build_small_sam, validate_every=200, held_out=64, progress=True, cpu_time=False,
 ):  # fmt: skip
     """Train as the command does; returns the averaged SAM and the facts of its card.
 
@@ -121,13 +121,15 @@ def pretrain(
         pool, fresh, workers: see `GeneratedStream`.
         build: makes the SAM for 256 px that the run starts from.
         validate_every: steps between two rows of the curve; `held_out`: images for it.
+        cpu_time: the budget is one of CPU time.
 
     Raises:
         ValueError: if `small_share` is outside [0, 1) or `minutes` is not positive.
     """
     if not 0 <= small_share < 1:
         raise ValueError(f"small_share must be in [0, 1), got {small_share}")
-    config, output, clock = config or SmallSamConfig(), Path(output), Clock(minutes)
+    config, output = config or SmallSamConfig(), Path(output)
+    clock = Clock(minutes, cpu_time=cpu_time)
     torch.manual_seed(seed)
     sam = build()
     images = ImagePool(output / "pool", seed=seed, count=pool)
@@ -187,7 +189,7 @@ def _scores(method, check):
     """Means of the averaged weights at 256 px, and the time it took to get there."""
     # Where it stands on the curve, read before the evaluation itself takes its time.
     times = {"minutes": method.clock.seconds / 60, "cpu_hours": method.clock.cpu_seconds / 3600}
-    sam = resize_positions(copy.deepcopy(method.average).cpu(), IMAGE_SIZE)
+    sam = resize_positions(copy.deepcopy(method.average).cpu(), IMAGE_SIZE).eval()
     means = summarise_prompts(evaluate_prompts(sam, *check))
     return times | {key: means[key] for key in CURVE}
 
