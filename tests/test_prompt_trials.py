@@ -1,11 +1,16 @@
 """The simulated user of any SAM, and the pictures of a promptable model."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.colors import to_hex
 from tiny_sam import tiny_sam
 
-from lib.display.promptable import embedding_colours, prompt_chart
+from lib.display import hand_prompt, style
+from lib.display.promptable import embedding_colours, prompt_chart, show_answers, show_scenes
 from lib.sam.decode import Decoded
 from lib.sam.frozen import FrozenSam
 from lib.training.prompt_trials import (
@@ -133,3 +138,32 @@ def test_prompt_chart_draws_every_score():
     ax = prompt_chart(scores, floor="ellipse").axes[0]
     drawn = {s.get_label(): s.get_offsets()[:, 0].tolist() for s in ax.collections}
     assert drawn == {"box": [0.8, 0.7], "ellipse": [0.6, 0.9]}
+
+
+def test_a_contact_sheet_outlines_every_object_in_its_own_colour():
+    masks = np.zeros((2, 8, 8), bool)
+    masks[0, 1:3, 1:3], masks[1, 4:7, 4:7] = True, True
+    scene = SimpleNamespace(image=np.full((8, 8, 3), 51, np.uint8), masks=masks)
+    figure = show_scenes([scene, scene, scene], titles=["a", "b", "c"], columns=2)
+    assert [ax.get_title() for ax in figure.axes] == ["a", "b", "c", ""]
+    for ax in figure.axes[:3]:
+        assert np.allclose(ax.images[0].get_array(), 0.2)
+        colours = [to_hex(line.get_edgecolor()[0]).upper() for line in ax.collections]
+        assert colours == list(style.CLASS_COLOURS[:2])
+    assert not figure.axes[3].images
+
+
+def test_answers_stand_in_rows_under_their_images():
+    targets = torch.zeros(2, 8, 8, dtype=torch.bool)
+    targets[:, :, 4:] = True
+    answers = {"before": ~targets, "after": targets}
+    prompts = [hand_prompt((8, 8), box=(4, 0, 7, 7))] * 2
+    figure = show_answers(
+        torch.rand(2, 3, 8, 8), targets, answers, prompts=prompts, titles=["a", "b"]
+    )
+    assert [ax.get_title() for ax in figure.axes] == ["a", "b", "", ""]
+    assert [figure.axes[k].get_ylabel() for k in (0, 2)] == list(answers)
+    codes = [ax.images[1].get_array() for ax in figure.axes]
+    assert set(codes[0].compressed()) == {1, 2}  # all missed, the rest a false alarm
+    assert set(codes[2].compressed()) == {0}
+    assert [len(ax.patches) for ax in figure.axes] == [1, 1, 0, 0]

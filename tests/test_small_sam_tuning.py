@@ -65,6 +65,18 @@ def test_each_set_is_seen_equally_often():
     assert unpack(batch.labelled.mask).sum((2, 3))[0, :4].tolist() == [136, 100, 36, 0]
 
 
+def test_only_the_named_images_are_read():
+    data = TwoParts(0.5, 9)
+    read = []
+    data.image = lambda index: read.append(index) or torch.full((3, 256, 256), 0.5)
+    some = ObjectPool({"a": data}, per_set=4, progress=False, indices={"a": [1, 5]})
+    assert sorted(read) == [1, 5]
+    every = ObjectPool({"a": data}, per_set=4, progress=False)
+    assert some.count == every.count == 4
+    prints = [GeneratedStream(pool, batch=2).fingerprint() for pool in (some, every)]
+    assert prints[0] != prints[1]
+
+
 def test_another_size_is_refused():
     data = TwoParts(0.2, 1)
     data.size = 128

@@ -5,7 +5,7 @@ one lung and both, one nucleus and all. Each data set is seen equally often, how
 has.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -23,20 +23,28 @@ class ObjectPool:
     `images`: `count x 256 x 256 x 4` uint8; `names`: data set of each.
     """
 
-    def __init__(self, datasets: Mapping, *, per_set: int, seed: int = 0, progress: bool = True):
+    def __init__(
+        self, datasets: Mapping, *, per_set: int, seed: int = 0, progress: bool = True,
+        indices: Mapping[str, Sequence[int]] | None = None,
+    ):  # fmt: skip
         """Read `per_set` images of each data set; a smaller one is repeated.
 
-        `datasets`: name -> data set of images with 256 px a side (`image`, `mask`, `fingerprint`).
+        `datasets`: name -> data set of images with 256 px a side (`image`, `mask`, `fingerprint`);
+        `indices`: name -> the images that may be read, by default all of that data set.
 
         Raises:
             ValueError: if a data set's images have another size, or none of them has an object.
         """
         self.seed, packed, self.names = seed, [], []
-        self.without = tuple((name, data.fingerprint()) for name, data in datasets.items())
+        indices = indices or {}
+        self.without = tuple(
+            (name, data.fingerprint(), *indices.get(name, ())) for name, data in datasets.items()
+        )
         for name, dataset in datasets.items():
+            allowed = indices.get(name, range(len(dataset)))
             if dataset.size != SIZE:
                 raise ValueError(f"{name} must be opened with size={SIZE}, got {dataset.size}")
-            found = _read(name, dataset, per_set, seed, progress)
+            found = _read(name, dataset, allowed, per_set, seed, progress)
             packed += [found[k % len(found)] for k in range(per_set)]
             self.names += [name] * per_set
         self.images, self.count = np.stack(packed), len(packed)
@@ -61,10 +69,10 @@ def objects_of(mask: np.ndarray) -> list[np.ndarray]:
     return sorted(large, key=lambda part: -part.sum())[:MAX_MASKS]
 
 
-def _read(name, dataset, limit, seed, progress):
-    """At most `limit` packed images that have an object."""
+def _read(name, dataset, allowed, limit, seed, progress):
+    """At most `limit` packed images, of the `allowed` numbers, that have an object."""
     packed = []
-    order = np.random.default_rng(seed).permutation(len(dataset))
+    order = np.random.default_rng(seed).permutation(allowed)
     for index in tqdm(order[: 2 * limit], desc=name, disable=not progress):
         objects = objects_of(np.asarray(dataset.mask(int(index))))
         if not objects:

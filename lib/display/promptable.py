@@ -1,4 +1,6 @@
-"""Pictures of a promptable model: its embedding in colours, its accuracy by prompt."""
+"""Pictures of a promptable model: scenes, its embedding in colours, its accuracy and answers."""
+
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -7,6 +9,14 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lib.display import style
+from lib.display.figures import (
+    draw_errors,
+    draw_image,
+    draw_outline,
+    draw_prompts,
+    error_legend,
+    picture_grid,
+)
 
 MARKERS = "ov^sDP"
 
@@ -56,4 +66,50 @@ def prompt_chart(scores: pd.DataFrame, *, floor: str, label: str = "mean IoU") -
     ax.set(xlabel=label, xlim=(0, 1))
     ax.invert_yaxis()  # the first row on top, as in a table
     figure.legend(loc="outside right upper")
+    return figure
+
+
+def show_scenes(scenes: Iterable, *, titles: Sequence[str], columns: int = 6) -> Figure:
+    """A contact sheet of scenes, each object outlined in a colour of its own.
+
+    `scenes`: objects with `image` (H x W x 3 uint8) and `masks` (K x H x W bool), as
+    `lib.data.engine.generate` makes them.
+    """
+    scenes = list(scenes)
+    figure, axes = picture_grid(-(-len(scenes) // columns), columns)
+    for ax, scene, title in zip(axes.flat, scenes, titles, strict=False):
+        draw_image(ax, torch.from_numpy(scene.image).permute(2, 0, 1) / 255)
+        for k, mask in enumerate(scene.masks):
+            colour = style.CLASS_COLOURS[k % len(style.CLASS_COLOURS)]
+            draw_outline(ax, torch.from_numpy(mask), colour=colour)
+        ax.set_title(title, fontsize=9)
+    return figure
+
+
+def show_answers(
+    images: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    answers: Mapping[str, Sequence[Tensor]],
+    *,
+    prompts: Sequence,
+    titles: Sequence[str],
+    width: float | None = None,
+) -> Figure:
+    """One image a column, one row a name in `answers`: hits, misses and false alarms.
+
+    Args:
+        images: 3 x H x W in [0, 1]; targets: H x W bool, what was meant.
+        answers: name -> one H x W bool mask an image.
+        prompts: one an image, drawn in the first row.
+        width: of the figure in inches, see `picture_grid`.
+    """
+    figure, axes = picture_grid(
+        len(answers), len(images), titles=titles, row_labels=list(answers), width=width
+    )
+    for row, masks in zip(axes, answers.values(), strict=True):
+        for ax, image, mask, target in zip(row, images, masks, targets, strict=True):
+            draw_errors(ax, image, mask, target)
+    for ax, prompt in zip(axes[0], prompts, strict=True):
+        draw_prompts(ax, [prompt])
+    error_legend(figure)
     return figure
