@@ -28,6 +28,7 @@ from lib.training.esp_medsam import (
     JointConfig,
     JointDistillation,
     SegmentationConfig,
+    StemFeatures,
     TeacherEmbeddings,
     copy_heads,
     embedding_scores,
@@ -162,7 +163,7 @@ def test_embeddings_of_other_shapes_are_refused():
 # -- stage C ---------------------------------------------------------------------------------------
 
 
-def controllers(name="xray", cache=None, config=None, model=None):
+def controllers(name="xray", cache=None, config=None, model=None, stem_cache=None):
     model = model or tiny_esp()
     return ControllerDistillation(
         config or ControllerConfig(),
@@ -170,6 +171,7 @@ def controllers(name="xray", cache=None, config=None, model=None):
         name=name,
         modality=modality_of(model, DATA),
         teacher=TeacherEmbeddings(tiny_teacher().encoder, cache=cache),
+        stem_cache=stem_cache,
     )
 
 
@@ -214,6 +216,45 @@ def test_controller_stage_learns():
     config = ControllerConfig(learning_rate=5e-3, epochs=2, flip=0.0)
     losses = fitted(controllers(config=config), of("xray", batch=4), steps=10).steps
     assert losses[-1]["total"] < 0.9 * losses[0]["total"]
+
+
+def test_controller_stage_is_the_same_with_the_stem_kept(tmp_path):
+    """To the rounding of images one at a time, in place of a batch."""
+    config = ControllerConfig(learning_rate=5e-3, epochs=3, flip=0.5)
+    plain = controllers(config=config)
+    kept = controllers(config=config, stem_cache=EmbeddingCache(tmp_path))
+    before = state(kept)
+    losses = [
+        [row["total"] for row in fitted(method, of("xray"), steps=6).steps]
+        for method in (plain, kept)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert changed(before, kept.state_dict()) == changed(before, plain.state_dict())
+    torch.testing.assert_close(kept.state_dict(), plain.state_dict(), rtol=1e-4, atol=1e-5)
+    assert kept._stem.computed + kept._stem.cached == plain._stem.computed == 12
+    assert kept._stem.computed <= 8  # two views of each of four images
+    again = controllers(config=config, stem_cache=EmbeddingCache(tmp_path))
+    fitted(again, of("xray"), steps=6)
+    assert again._stem.computed == 0
+    assert same(again.state_dict(), kept.state_dict())
+
+
+def test_stem_features_are_those_before_the_first_controller(tmp_path):
+    encoder, x = tiny_esp().encoder, images(3)
+    features = StemFeatures(encoder, cache=EmbeddingCache(tmp_path))
+    first = features(x)
+    torch.testing.assert_close(encoder.embed_one_from_stem(first, 1), encoder.embed_one(x, 1))
+    assert torch.equal(features(x.flip(0)).flip(0), first)
+    assert (features.computed, features.cached) == (3, 3)
+    with torch.no_grad():
+        encoder.controllers[1].blocks[0].bias += 1  # what trains leaves them as they are
+        encoder.stem[-1].conv3.bn.running_mean += 1  # a stem loaded after the first call does not
+    features(x[:2])
+    assert (features.computed, features.cached) == (5, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert features(x).dtype == torch.float32
+    with pytest.raises(ValueError, match=r"dtype=torch.bfloat16, which rounds them: open it with"):
+        StemFeatures(encoder, cache=EmbeddingCache(tmp_path, dtype=torch.bfloat16))
 
 
 def test_images_of_another_modality_are_refused():

@@ -132,7 +132,7 @@ def _weighted(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """Softmax(q k^T + bias) v, n x heads x tokens x channels; bias heads x tokens x keys."""
     if bias.requires_grad and q.device.type == "cpu":
         # The fused kernel has no gradient of the bias; what PyTorch runs instead is slower.
-        return (q @ k.transpose(2, 3) + bias).softmax(dim=-1) @ v
+        return (q @ k.transpose(2, 3)).add_(bias).softmax(dim=-1) @ v  # no second copy of them
     return functional.scaled_dot_product_attention(q, k, v, attn_mask=bias[None], scale=1.0)
 
 
@@ -172,7 +172,7 @@ def _windows(x: Tensor, side: int, border: Tensor) -> Tensor:
     rows, columns = x.shape[1] // side, x.shape[2] // side
     if (x.shape[1], x.shape[2]) != (height, width):
         outside = functional.pad(x.new_zeros(height, width, 1), margins, value=1.0)
-        x = x + outside * border
+        x += outside * border
     x = x.reshape(batch, rows, side, columns, side, channels).transpose(2, 3)
     return x.reshape(batch * rows * columns, side * side, channels)
 

@@ -118,12 +118,14 @@ class TinyVitEncoder(nn.Module):
                 f"of {MULTIPLE}, such as 256, 512 or 1024; open the data with such a size"
             )
         if modality is None:
-            return self._embed(image, [[(slice(0, len(image)), None)]] * len(self._blocks))
+            parts = [[(slice(0, len(image)), None)]] * len(self._blocks)
+            return self._after_stem(self.run_stem(image), parts)
         check_modality(modality, self.modalities, len(image))
         # Samples of one modality side by side: its controller works on a slice, without copies.
         ranked, order = modality.cpu().sort(stable=True)
         order = order.to(image.device)
-        embedding = self._embed(image[order], parts_of(ranked, self.controllers))
+        stem = self.run_stem(image[order])
+        embedding = self._after_stem(stem, parts_of(ranked, self.controllers))
         return embedding[order.argsort()]
 
     def embed_one(self, image: Tensor, modality: int) -> Tensor:
@@ -131,17 +133,33 @@ class TinyVitEncoder(nn.Module):
 
         Nothing here depends on the values of a tensor, so that an exporter can follow it.
         """
-        every = slice(0, image.shape[0])
-        blocks = self.controllers[modality].blocks
-        return self._embed(image, [[(every, block)] for block in blocks])
+        return self.embed_one_from_stem(self.run_stem(image), modality)
 
-    def _embed(self, image: Tensor, parts: list) -> Tensor:
-        network, parts = self.backbone, iter(parts)
+    def embed_one_from_stem(self, x: Tensor, modality: int) -> Tensor:
+        """The rest of `embed_one`; `x` is what `run_stem` made of the images."""
+        every = slice(0, x.shape[0])
+        return self._after_stem(x, [[(every, c)] for c in self.controllers[modality].blocks])
+
+    @property
+    def stem(self) -> tuple[nn.Module, ...]:
+        """The layers before the first attention block, in their order: no controller among them."""
+        network = self.backbone
+        return network.patch_embed, network.stages_0, network.stages_1.downsample
+
+    def run_stem(self, image: Tensor) -> Tensor:
+        """Images B x 3 x H x W in [0, 1] through `stem`; B x (stage 1's channels) x H/8 x W/8."""
         # Blocks want the channels last; so they lie from the start, and nothing is reordered.
-        image = self.standardise(image).contiguous(memory_format=torch.channels_last)
-        x = network.stages_0(network.patch_embed(image))
+        x = self.standardise(image).contiguous(memory_format=torch.channels_last)
+        for layer in self.stem:
+            x = layer(x)
+        return x
+
+    def _after_stem(self, x: Tensor, parts: list) -> Tensor:
+        network, parts = self.backbone, iter(parts)
         for stage in (network.stages_1, network.stages_2, network.stages_3):
-            x = stage.downsample(x).permute(0, 2, 3, 1)
+            if stage is not network.stages_1:  # the stem ends with its downsampling
+                x = stage.downsample(x)
+            x = x.permute(0, 2, 3, 1)
             for block in stage.blocks:
                 x = run_block(block, x, next(parts))
             x = x.permute(0, 3, 1, 2)

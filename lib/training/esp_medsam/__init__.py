@@ -15,7 +15,7 @@ from lib.training.esp_medsam.controllers import (
     JointConfig,
     JointDistillation,
 )
-from lib.training.esp_medsam.embeddings import TeacherEmbeddings
+from lib.training.esp_medsam.embeddings import StemFeatures, TeacherEmbeddings
 from lib.training.esp_medsam.evaluate import embedding_scores, evaluate_modalities
 from lib.training.esp_medsam.recipe import EspRecipe, EspTrained, train_esp_medsam
 from lib.training.esp_medsam.segmentation import EspSegmentation, SegmentationConfig
@@ -35,6 +35,7 @@ __all__ = [
     "JointConfig",
     "JointDistillation",
     "SegmentationConfig",
+    "StemFeatures",
     "TeacherEmbeddings",
     "build_student",
     "build_teacher",

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from lib.data.batches import Batch
 from lib.models.esp_medsam import EspMedSam
+from lib.sam.embeddings import EmbeddingCache
 from lib.training.esp_medsam.common import embedding_error
-from lib.training.esp_medsam.embeddings import TeacherEmbeddings
+from lib.training.esp_medsam.embeddings import StemFeatures, TeacherEmbeddings
 from lib.training.esp_medsam.parts import flipped_views, train_only
 from lib.training.method import Losses, Method, Progress
 from lib.training.schedules import cosine
@@ -54,20 +55,26 @@ class ControllerDistillation(Method):
         name: str,
         modality: Tensor,
         teacher: TeacherEmbeddings,
+        stem_cache: EmbeddingCache | None = None,
     ):
         """Train the controller of modality `name` in `model`, in place.
 
         Args:
             modality: the model's index of every image of the data set, see `build.modality_of`.
             teacher: with a cache each view of an image is embedded only once.
+            stem_cache: keeps what the student's layers before its first controller make of each
+                view, so that they too run only once; float32. A view takes twice the space of an
+                embedding (2 MiB at 512 px); a cache of its own does not push the embeddings out.
 
         Raises:
-            ValueError: if the model does not know `name`, or the teacher other modalities.
+            ValueError: if the model does not know `name`, the teacher other modalities, or the
+                `stem_cache` is not float32.
         """
         super().__init__(config)
         _require_same_modalities(model, teacher)
         self.model, self.modality_of, self._teacher = model, modality, teacher
         self.name, self._index = name, int(model.index([name]))
+        self._stem = StemFeatures(model.encoder, cache=stem_cache)
         controller = list(model.encoder.controllers[self._index].parameters())
         train_only(model, controller)
         self._optimizer = torch.optim.Adam(controller, lr=config.learning_rate)
@@ -99,10 +106,8 @@ class ControllerDistillation(Method):
                 f"the stream has images that are not {self.name}: build it from "
                 f"dataset.members({self.name!r})"
             )
-        loss = embedding_error(
-            self.model.encoder(images, modality), self._teacher(images, modality)
-        )
-        return Losses(total=loss)
+        student = self.model.encoder.embed_one_from_stem(self._stem(images), self._index)
+        return Losses(total=embedding_error(student, self._teacher(images, modality)))
 
     def predict(self, image: Tensor) -> Tensor:
         """Logits B x 2 x H x W of images of this modality."""

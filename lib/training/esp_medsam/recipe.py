@@ -129,7 +129,8 @@ def train_esp_medsam(
         labelled: training images whose masks are read. unlabelled: more images for the stages
             that learn from embeddings; their masks are never read. Modalities are balanced in all
             stages but C, which sees one at a time.
-        cache: keeps the embeddings of SAM and teacher.
+        cache: keeps the embeddings of SAM and teacher; what the student's stem makes of the images
+            in stage C is kept in a folder below it, of at most the same size.
         workers: of the streams.
         student: to start from, such as one with MobileSAM's weights; by default a new one, drawn
             from `seed`.
@@ -183,10 +184,12 @@ def train_esp_medsam(
         method = JointDistillation(stage, **shared)
         run("joint", method, embeddings(stage.batch), stage.steps, known.fingerprint)
     if stage := recipe.controllers:
+        # Of its own, as large as the other at most: it must not push the embeddings out.
+        stems = cache and EmbeddingCache(cache.directory / "stem", max_bytes=cache.max_bytes)
         for name in names:
             stream = embeddings(stage.batch, BatchStream, set(dataset.members(name)))
             images = len(stream.labelled) + len(stream.unlabelled)
-            method = ControllerDistillation(stage, name=name, **shared)
+            method = ControllerDistillation(stage, name=name, stem_cache=stems, **shared)
             steps = stage.epochs * math.ceil(images / stage.batch)
             run(f"controller-{name}", method, stream, steps, known.fingerprint)
     if teacher is not None:
