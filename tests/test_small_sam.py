@@ -256,7 +256,21 @@ def test_records_of_other_weights_go_into_their_card(tmp_path):
     card = json.loads(weights.with_suffix(".json").read_text())
     assert card["accuracy"]["generated"] == pytest.approx(record.scores["last"], abs=1e-5)
     assert card["training"] == {"Data": "none"}
-    assert "| *GrabCut, tight box* |" in (tmp_path / "weights/README.md").read_text()
+    text = (tmp_path / "weights/README.md").read_text()
+    assert "| *GrabCut, tight box* |" in text
+    assert "of the first 1 images of each set" in text
+    assert "(n=2)" in text
+    main(
+        [
+            "--weights",
+            str(weights),
+            "--results",
+            str(tmp_path / "records"),
+            "--card",
+            "--no-generated",
+        ]
+    )
+    assert "generated" in json.loads(weights.with_suffix(".json").read_text())["accuracy"]
 
 
 def test_some_first_boxes_are_exact_and_the_others_are_not():

@@ -91,13 +91,17 @@ def render_card(card) -> str:
         lines += ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in before.items())]
     if accuracy := card.get("accuracy"):
         sets = list(accuracy)
+        classics = max(means.get("images_of_classics", 0) for means in accuracy.values())
+        learnt_nothing = (
+            f" GrabCut and random walker learn nothing; of the first {classics:.0f} images of each "
+            "set."
+        )
         lines += ["", "## Mean IoU by prompt", ""]
         lines += [
             "Largest object of each image; jittered: each coordinate of the box off by a normal "
             "error of 12 % of the side; clicks: the middle of the object, then the middle of the "
             "largest error. The real images were never trained on. The ellipse inscribed in the "
-            "box is the floor: it never sees the image. GrabCut and random walker learn nothing; "
-            "their means are of the first 100 images of each set.",
+            f"box is the floor: it never sees the image.{learnt_nothing if classics else ''}",
             "",
             "| prompt | " + " | ".join(f"{s} (n={accuracy[s]['images']})" for s in sets) + " |",
             "|---|" + "---|" * len(sets),

@@ -6,6 +6,7 @@ One record a data set under `results/small_sam`, with every image's scores. Noth
 """
 
 import argparse
+import json
 import time
 from pathlib import Path
 
@@ -48,6 +49,8 @@ def record_of(
         for k, name in enumerate(names)
     ]
     means = summarise_prompts(scores) | {"images": len(names)}
+    if classical:
+        means["images_of_classics"] = min(classical, len(names))
     return Record(
         method=METHOD,
         variant=variant,
@@ -105,12 +108,19 @@ def main(arguments=None):
     parser.add_argument("--results", default="results/small_sam")
     parser.add_argument("--images", type=int, default=300, help="at most so many of each set")
     parser.add_argument("--classical", type=int, default=100, help="with GrabCut and random walker")
-    parser.add_argument("--card", action="store_true", help="write the means into the card")
+    parser.add_argument(
+        "--generated", action=argparse.BooleanOptionalAction, default=True,
+        help="score generated images too",
+    )  # fmt: skip
+    parser.add_argument(
+        "--card", action="store_true", help="write the means into the card, beside those it has"
+    )
     chosen = parser.parse_args(arguments)
     sam, accuracy = load_small_sam(chosen.weights), {}
-    images, masks, names = generated_objects(chosen.images)
-    sets = [("generated", "Generated", f"engine {VERSION}, seed {HELD_OUT_SEED}")]
-    sets += [(name, root, None) for name, root in chosen.data_root]
+    sets = [(name, root, None) for name, root in chosen.data_root]
+    if chosen.generated:
+        images, masks, names = generated_objects(chosen.images)
+        sets.insert(0, ("generated", "Generated", f"engine {VERSION}, seed {HELD_OUT_SEED}"))
     for name, source, fingerprint in sets:
         if fingerprint is None:
             dataset, images, masks, names = real_objects(source, chosen.images)
@@ -122,7 +132,8 @@ def main(arguments=None):
         print(write_record(record, chosen.results), flush=True)
         accuracy[name] = record.scores["last"]
     if chosen.card:
-        update_card(chosen.weights, accuracy=accuracy)
+        card = json.loads(chosen.weights.with_suffix(".json").read_text(encoding="utf-8"))
+        update_card(chosen.weights, accuracy=card.get("accuracy", {}) | accuracy)
 
 
 def named_folder(text):
