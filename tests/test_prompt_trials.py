@@ -10,14 +10,22 @@ from matplotlib.colors import to_hex
 from tiny_sam import tiny_sam
 
 from lib.display import hand_prompt, style
-from lib.display.promptable import embedding_colours, prompt_chart, show_answers, show_scenes
+from lib.display.promptable import (
+    embedding_colours,
+    prompt_chart,
+    show_answers,
+    show_embeddings,
+    show_scenes,
+)
 from lib.sam.decode import Decoded
 from lib.sam.frozen import FrozenSam
 from lib.training.prompt_trials import (
+    box_and_click_masks,
     box_prompts,
     largest_objects,
     mask_ious,
     simulated_clicks,
+    through_grid,
 )
 
 
@@ -167,3 +175,33 @@ def test_answers_stand_in_rows_under_their_images():
     assert set(codes[0].compressed()) == {1, 2}  # all missed, the rest a false alarm
     assert set(codes[2].compressed()) == {0}
     assert [len(ax.patches) for ax in figure.axes] == [1, 1, 0, 0]
+
+
+def test_embeddings_stand_below_their_images():
+    images, targets = torch.rand(2, 3, 8, 8), torch.ones(2, 8, 8, dtype=torch.bool)
+    figure = show_embeddings(images, targets, torch.rand(2, 3, 2, 2), titles=["a", "b"])
+    assert [ax.images[0].get_array().shape[0] for ax in figure.axes] == [8, 8, 2, 2]
+    assert [len(ax.collections) for ax in figure.axes] == [1, 1, 0, 0]
+
+
+def test_box_and_clicks_are_what_the_sam_answers_to_each():
+    teacher = FrozenSam(tiny_sam())
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    targets = torch.zeros(2, 64, 64, dtype=torch.bool)
+    targets[:, 10:30, 20:50] = True
+    boxes = box_prompts(targets)
+    drawn = box_and_click_masks(teacher, images, targets, boxes, clicks=2)
+    assert list(drawn) == ["box", "1 click", "2 clicks"]
+    embeddings = teacher.encode(images)
+    expected = teacher.decode(embeddings, boxes, range(2), (64, 64)).logits[:, 0] > 0
+    assert torch.equal(drawn["box"], expected)
+    clicks = simulated_clicks(teacher, embeddings, targets, 2)
+    assert torch.equal(drawn["2 clicks"], clicks[1].logits[:, 0] > 0)
+
+
+def test_a_grid_keeps_whole_cells_and_loses_thin_lines():
+    targets = torch.zeros(2, 16, 16, dtype=torch.bool)
+    targets[0, :8], targets[1, 5] = True, True
+    assert torch.equal(through_grid(targets, (4, 4))[0], targets[0])
+    assert not through_grid(targets, (4, 4))[1].any()
+    assert torch.equal(through_grid(targets, (16, 16)), targets)

@@ -113,3 +113,19 @@ def show_answers(
         draw_prompts(ax, [prompt])
     error_legend(figure)
     return figure
+
+
+def show_embeddings(
+    images: Sequence[Tensor], targets: Sequence[Tensor], colours: Tensor, *, titles: Sequence[str]
+) -> Figure:
+    """Images (3 x H x W) with their targets outlined, and below each the colours of its tokens.
+
+    `colours`: what `embedding_colours` made of the images' embeddings.
+    """
+    labels = ("image", "embedding")
+    figure, axes = picture_grid(2, len(images), titles=titles, row_labels=labels)
+    for column, image, target, tokens in zip(axes.T, images, targets, colours, strict=True):
+        draw_image(column[0], image)
+        draw_outline(column[0], target)
+        draw_image(column[1], tokens)
+    return figure

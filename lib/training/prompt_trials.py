@@ -4,10 +4,11 @@
 needs it. Here any frozen SAM is prompted through `FrozenSam`, on images of any one size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lib.data.dataset import SegmentationDataset
@@ -17,8 +18,12 @@ from lib.sam.frozen import FrozenSam
 from lib.training.small_sam_evaluation import correction, largest_object
 
 
-def largest_objects(dataset: SegmentationDataset, count: int) -> tuple[Tensor, Tensor]:
+def largest_objects(
+    dataset: SegmentationDataset, count: int, *, indices: Iterable[int] | None = None
+) -> tuple[Tensor, Tensor]:
     """The first `count` images with a foreground, and the largest connected object of each.
+
+    `indices`: the images to look through, by default all.
 
     Returns N x 3 x H x W images in [0, 1] and N x H x W bool masks, N <= count.
 
@@ -26,7 +31,7 @@ def largest_objects(dataset: SegmentationDataset, count: int) -> tuple[Tensor, T
         ValueError: the data set has no image with a foreground.
     """
     images, targets = [], []
-    for i in range(len(dataset)):
+    for i in range(len(dataset)) if indices is None else indices:
         if len(images) == count:
             break
         found = largest_object(dataset.mask(i))
@@ -87,3 +92,28 @@ def simulated_clicks(
             for prompt, logits in zip(prompts, low_res, strict=True)
         ]
     return answers
+
+
+def box_and_click_masks(
+    teacher: FrozenSam, images: Tensor, targets: Tensor, boxes: Sequence[Prompt], *, clicks: int = 3
+) -> dict[str, Tensor]:
+    """What a SAM draws for a given box, after one click and after `clicks`: N x H x W bool each.
+
+    Args:
+        images: N x 3 x H x W in [0, 1]; targets: N x H x W bool, one object each.
+        boxes: one prompt an image.
+    """
+    embeddings, size = teacher.encode(images), targets.shape[1:]
+    drawn = {"box": teacher.decode(embeddings, boxes, range(len(images)), size)}
+    answers = simulated_clicks(teacher, embeddings, targets, clicks)
+    drawn |= {"1 click": answers[0], f"{clicks} clicks": answers[-1]}
+    return {name: found.logits[:, 0].cpu() > 0 for name, found in drawn.items()}
+
+
+def through_grid(targets: Tensor, cells: tuple[int, int]) -> Tensor:
+    """N x H x W bool masks brought to the grid on which SAM draws, and back.
+
+    Both as SAM's own masks go: the share of each cell, interpolated bilinearly, above one half.
+    """
+    coarse = F.adaptive_avg_pool2d(targets[:, None].float(), cells)
+    return F.interpolate(coarse, targets.shape[1:], mode="bilinear")[:, 0] > 0.5
