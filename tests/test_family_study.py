@@ -183,6 +183,9 @@ def test_tables_name_what_was_not_run(cell, records, tmp_path):
     masks = unlabelled_masks_table(stored, percent=50.0)
     assert set(masks.index) == {"KnowSAM", "SemiSAM", *[r.label for r in stored if r.variant]}
     assert "2 steps of 2 labelled and 2 unlabelled images at 16 px" in budget_text(stored)
+    assert "SAM: small at 64 px" in budget_text(stored)
+    without = [r for r in stored if not r.variant and r.method == "supervised U-Net"]
+    assert "SAM" not in budget_text(without)
 
 
 def test_published_numbers_stand_beside_ours(cell, records):

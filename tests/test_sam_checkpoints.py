@@ -15,7 +15,8 @@ from tiny_sam import tiny_sam
 from lib.sam import checkpoints
 from lib.sam.attention import FusedAttention
 from lib.sam.checkpoint_files import CheckpointError, read_state_dict
-from lib.sam.checkpoints import load_sam
+from lib.sam.checkpoints import load_sam, sam_label
+from lib.sam.small import WEIGHTS
 
 
 @pytest.fixture
@@ -220,3 +221,11 @@ def test_small_untrained_and_from_a_file(tmp_path):
     path = saved(tmp_path / "s.pth", small.state_dict())
     again = load_sam("small", path).state_dict()
     assert all(torch.equal(again[key], value) for key, value in small.state_dict().items())
+
+
+def test_a_label_names_the_weights_by_their_hash(tmp_path):
+    file = tmp_path / "sam.pth"
+    file.write_bytes(b"abc")  # SHA-256 of FIPS 180-4's example
+    assert sam_label("vit_b", file) == "vit_b (ba7816bf)"
+    shipped = hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
+    assert sam_label("small") == f"small ({shipped[:8]})"

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lib.evaluation.records import Record
-from lib.sam.checkpoints import load_sam
+from lib.sam.checkpoints import load_sam, sam_label
 from lib.sam.embeddings import EmbeddingCache
 from lib.training.esp_medsam.recipe import EspRecipe
 from lib.training.esp_medsam.segmentation import SegmentationConfig
@@ -48,7 +48,7 @@ def main() -> None:
             seed=seed,
             results=options.output,
             directory=options.checkpoints,
-            sam_name=options.sam,
+            sam_name=sam_label(options.sam, options.checkpoint),
             cache=EmbeddingCache(options.cache, max_bytes=20 << 30),
             replace=options.replace,
             settings={"device": options.device, "precision": options.precision},

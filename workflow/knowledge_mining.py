@@ -7,12 +7,13 @@ Give each job of a cluster its own --fractions and --seeds: the cells do not dep
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from lib.data.open import open_dataset
 from lib.data.splits import Split, load_split, make_split, save_split
 from lib.evaluation.records import read_records
-from lib.sam.checkpoints import load_sam
+from lib.sam.checkpoints import load_sam, sam_label
 from lib.sam.embeddings import EmbeddingCache
 from lib.sam.frozen import FrozenSam
 from lib.training.mining_study import MASKS, RUNS, SUPERVISED, Cell, StudyConfig, paper, run_cell
@@ -34,6 +35,7 @@ def main() -> None:
     sam = FrozenSam(
         load_sam(config.sam, options.checkpoint, image_size=config.sam_size), cache=cache
     )
+    config = replace(config, sam=sam_label(config.sam, options.checkpoint))  # for the records
     sam_dataset = _open(options, config.sam_size)
 
     for seed in options.seeds:

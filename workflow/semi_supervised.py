@@ -10,12 +10,13 @@ other. `--distillation frozen` or `adapted` adds SAM-induced distillation to the
 import argparse
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from lib.data.open import open_dataset
 from lib.data.splits import load_split, make_split, save_split
-from lib.sam.checkpoints import load_sam
+from lib.sam.checkpoints import load_sam, sam_label
 from lib.training.errors import TrainingError
 from lib.training.family import NAMES, SAM_TEACHERS, WITH_SAM
 from lib.training.family_study import (
@@ -39,6 +40,7 @@ def main() -> int:
     dataset.title = options.title or dataset.title
     split = _split(options, dataset)
     sam = partial(load_sam, config.sam, options.checkpoint, image_size=config.sam_size)
+    config = replace(config, sam=sam_label(config.sam, options.checkpoint))  # for the records
     failed = 0
     for seed in options.seeds:
         for fraction in options.fractions:

@@ -14,7 +14,7 @@ from torch import Tensor
 from lib.sam.attention import use_fused_attention
 from lib.sam.checkpoint_files import CheckpointError, read_state_dict
 from lib.sam.resize import patch_size, resize_positions
-from lib.sam.small import build_small_sam, load_small_sam
+from lib.sam.small import WEIGHTS, build_small_sam, load_small_sam
 
 
 class Official(NamedTuple):
@@ -98,6 +98,12 @@ def load_sam(
     if fused_attention:
         use_fused_attention(sam.image_encoder)
     return sam.eval()
+
+
+def sam_label(name: str, checkpoint: str | Path | None = None) -> str:
+    """Which weights a record was made with, such as "small (1ab7081d)": SHA-256 of the file."""
+    file = WEIGHTS if checkpoint is None and name == "small" else Path(checkpoint).expanduser()
+    return f"{name} ({hashlib.sha256(file.read_bytes()).hexdigest()[:8]})"
 
 
 def _builder(name: str) -> Callable[[], Sam]:

@@ -126,13 +126,17 @@ def budget_text(records: Sequence[Record]) -> str:
         return "No run is recorded yet."
     budgets = dict.fromkeys(
         "{steps} steps of {labelled_batch} labelled and {unlabelled_batch} unlabelled images at "
-        "{size} px, learning rate {learning_rate:g}, SAM: {sam} at {sam_size} px".format(
-            **record.parameters
-        )
+        "{size} px, learning rate {learning_rate:g}".format(**record.parameters)
         for record in records
     )
+    sams = dict.fromkeys(
+        "{sam} at {sam_size} px".format(**record.parameters)
+        for record in records
+        if record.variant or record.method in WITH_SAM
+    )
     percents = ", ".join(percent_text(p) for p in sorted({r.labelled_percent for r in records}))
-    return f"{'; '.join(budgets)}. Labels: {percents} %."
+    teachers = f" SAM: {'; '.join(sams)}." if sams else ""
+    return f"{'; '.join(budgets)}.{teachers} Labels: {percents} %."
 
 
 def _chosen(records: Sequence[Record], name: str, variant: str, percent: float) -> list[Record]:
