@@ -62,11 +62,25 @@ def test_the_step_is_the_released_one(monkeypatch):
     assert other["sam loss"] < 1e-9
 
 
+def test_equality_is_told_with_the_released_guard_and_without_it():
+    found = benchmark.equality(**SETTINGS)
+    worst = {
+        name: max(max(phase.values()) for phase in phases.values())
+        for name, phases in found.items()
+    }
+    assert knowsam_plain.GUARD == 1e-6  # put back
+    assert worst["double_without_guard"] < 1e-9 < worst["double"] < 1e-3
+    assert 1e-9 < worst["rounding"] < 1e-2
+
+
 def test_report_of_times_memory_and_prediction(monkeypatch):
     chosen = ("as_released", "anomaly_detection_off", "project", "project_bfloat16")
     monkeypatch.setattr(benchmark, "WAYS", chosen)
     results = {
-        "equality": {"double": {"before_exchange": {"students loss": 1e-3}}},
+        "equality": {
+            "double": {"before_exchange": {"students loss": 2e-3}},
+            "double_without_guard": {"before_exchange": {"students loss": 1e-3}},
+        },
         "step": benchmark.step_times(**SETTINGS),
         "memory": {
             way: benchmark.memory(way=way, **SETTINGS) for way in ("as_released", "project")
@@ -82,6 +96,7 @@ def test_report_of_times_memory_and_prediction(monkeypatch):
     ratio = released["seconds"] / ours["seconds"]
     assert report["step_as_released_with_exchange"]["found"] == pytest.approx(ratio, rel=0.01)
     assert report["difference"] == {"found": 1e-3, "target": 1e-4, "reached": False}
+    assert report["difference_with_released_guard"] == {"found": 2e-3}
     assert {"memory_share", "prediction"} < report.keys()
 
 
