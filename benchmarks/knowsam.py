@@ -178,7 +178,11 @@ def memory(*, way: str, **settings) -> dict:
 
 
 def prediction(**settings) -> dict:
-    """Images per second from files to files: one by one with gradients as released, and here."""
+    """Images per second from files to files: one by one with gradients as released, and here.
+
+    Beside it the share of pixels that bfloat16 gives the class that float32 gives them. Random
+    weights are its worst case: the classes are nearly tied everywhere, not at outlines alone.
+    """
     options = Namespace(**settings)
     students = build(options).students.eval()
     plain = build(options, plain=True).students.eval()
@@ -202,8 +206,8 @@ def prediction(**settings) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{index}.png" for index in range(options.images)]
         side = options.image_size
-        for path in paths:
-            pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+        for number, path in enumerate(paths):
+            pixels = np.random.default_rng(number).integers(0, 256, (side, side, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(path)
         runs = {
             "as_released": partial(released, paths),
@@ -211,9 +215,13 @@ def prediction(**settings) -> dict:
             "project_bfloat16": partial(project, paths, half=True),
         }
         times = in_turn(runs, options, warm_up=True)
-        image = read(paths[:1]).to(place)
+        images = read(paths[:at_once]).to(place)
     with torch.inference_mode():
-        difference = relative(ready(image).fused, plain(image).fused)
+        logits = ready(images).fused
+        difference = relative(logits, plain(images).fused)
+        with torch.autocast(place.type, torch.bfloat16):
+            half = ready(images).fused
+        same = (half.argmax(dim=1) == logits.argmax(dim=1)).double().mean().item()
     rates = {
         name: {
             "images_per_second": round(options.images / wall, 2),
@@ -221,7 +229,7 @@ def prediction(**settings) -> dict:
         }
         for name, (wall, cpu) in times.items()
     }
-    return {**rates, "difference": difference}
+    return {**rates, "difference": difference, "bfloat16_same_class_share": round(same, 5)}
 
 
 def read(paths: list[Path]) -> Tensor:
@@ -248,8 +256,9 @@ def targets(results: dict) -> dict:
     share = peaks["project"]["peak_mb"] / peaks["as_released"]["peak_mb"]
     report["memory_share"] = judged(share, MEMORY_TARGET, at_most=True)
     rates = results["prediction"]
-    ratio = rates["project"]["images_per_second"] / rates["as_released"]["images_per_second"]
-    report["prediction"] = judged(ratio, PREDICTION_TARGET)
+    for name, ours in {"float32": "project", "bfloat16": "project_bfloat16"}.items():
+        ratio = rates[ours]["images_per_second"] / rates["as_released"]["images_per_second"]
+        report[f"prediction_{name}"] = judged(ratio, PREDICTION_TARGET)
     worst = {
         name: max(max(phase.values()) for phase in results["equality"][name].values())
         for name in ("double_without_guard", "double")

@@ -88,6 +88,7 @@ def test_report_of_times_memory_and_prediction(monkeypatch):
         "prediction": benchmark.prediction(**SETTINGS),
     }
     assert results["prediction"]["difference"] < 1e-4
+    assert 0.5 < results["prediction"]["bfloat16_same_class_share"] <= 1
     for phase in results["step"].values():
         assert tuple(phase) == chosen
         assert all(row["seconds"] > 0 for row in phase.values())
@@ -97,7 +98,7 @@ def test_report_of_times_memory_and_prediction(monkeypatch):
     assert report["step_as_released_with_exchange"]["found"] == pytest.approx(ratio, rel=0.01)
     assert report["difference"] == {"found": 1e-3, "target": 1e-4, "reached": False}
     assert report["difference_with_released_guard"] == {"found": 2e-3}
-    assert {"memory_share", "prediction"} < report.keys()
+    assert {"memory_share", "prediction_float32", "prediction_bfloat16"} < report.keys()
 
 
 def test_decoder_keeps_no_gradient_for_images_that_no_loss_reads():

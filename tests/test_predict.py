@@ -17,6 +17,7 @@ from lib.models import Architecture
 from lib.predict import folder as prediction
 from lib.predict.__main__ import main
 from lib.predict.inputs import InputError, find_jobs
+from lib.predict.model import PRECISIONS, load_model
 from lib.predict.pictures import COLOURS
 
 SIZE = 16
@@ -102,8 +103,9 @@ def test_a_student_sees_what_it_saw_in_training(tmp_path):
     for number, shape in enumerate(shapes):
         save(tmp_path / "data" / "images" / f"{number}.png", picture(number, shape))
         save(tmp_path / "data" / "masks" / f"{number}.png", half_mask(1, shape=shape[:2]))
-    arguments = (model, tmp_path / "data" / "images", "--output", tmp_path / "out")
-    assert run(*arguments, "--no-overlay", "--device", "cpu") == 0
+    exactly = ("--device", "cpu", "--precision", "float32")
+    arguments = (model, tmp_path / "data" / "images", "--output", tmp_path / "out", *exactly)
+    assert run(*arguments, "--no-overlay") == 0
     dataset = FolderDataset(tmp_path / "data", size=SIZE)
     student = load_student(model)
     seen = set()
@@ -123,7 +125,7 @@ def test_a_student_sees_what_it_saw_in_training(tmp_path):
         *CLASS_COLOURS[:3],
     ]
     assert COLOURS == CLASS_COLOURS
-    assert run(*arguments, "--size", 32, "--device", "cpu") == 0
+    assert run(*arguments, "--size", 32) == 0
 
 
 def test_more_classes_get_their_numbers(tmp_path):
@@ -201,6 +203,49 @@ def test_wrong_requests_write_nothing(tmp_path, bright, capsys, monkeypatch, arg
     assert run(*arguments, "--output", "out") == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def student(tmp_path):
+    """A small U-Net with random weights."""
+    torch.manual_seed(0)
+    settings = {"classes": 2, "widths": [4, 6, 8], "dropouts": [0, 0, 0]}
+    architecture = Architecture("unet_2d", settings)
+    network = architecture.build()
+    nn.init.normal_(network.decoder.head.weight)
+    return save_student(tmp_path / "a.safetensors", network, architecture=architecture, size=32)
+
+
+def test_precision_of_a_student(student):
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    exact, half = (load_model(student, device="cpu", precision=p) for p in PRECISIONS[1:])
+    assert torch.equal(load_model(student, device="cpu")(x), exact(x))
+    assert exact(x).dtype == half(x).dtype == torch.float32
+    error = (half(x) - exact(x)).norm() / exact(x).norm()
+    assert 1e-5 < error < 0.1  # rounded to 8 bits
+    assert all(p.dtype == torch.float32 for p in half.network.parameters())
+    with pytest.raises(ValueError, match="precision must be one of auto, float32, bfloat16, not"):
+        load_model(student, precision="float16")
+
+
+@pytest.mark.parametrize(
+    ("found", "half"),
+    [({"avx2": True}, False), ({"avx512_bf16": True}, True), ({"amx_bf16": True}, True)],
+)
+def test_precision_is_chosen_by_the_processor(student, tmp_path, capsys, monkeypatch, found, half):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    assert load_model(student, device="cpu", precision="auto").half is half
+    half_bright(tmp_path / "images" / "one.png")
+    assert run(student, tmp_path / "images", "--output", tmp_path / "out", "--device", "cpu") == 0
+    assert ("images/s, bfloat16;" in capsys.readouterr().out) is half
+
+
+def test_an_onnx_model_computes_as_exported(tmp_path, bright, capsys):
+    half_bright(tmp_path / "one.png")
+    asked = (bright, tmp_path / "one.png", "--output", tmp_path / "out", "--precision")
+    assert run(*asked, "bfloat16") == 2
+    assert "compute as exported" in capsys.readouterr().err
+    assert run(*asked, "auto") == 0
 
 
 def test_numbers_out_of_range_are_usage_errors(capsys):

@@ -25,12 +25,19 @@ class Student:
     """A trained network ready to predict: call it with images.
 
     network: from images to logits, in evaluation mode. card: its image size, classes and origin.
-    architecture: what built it.
+    architecture: what built it. half: whether it computes in bfloat16 where autocast says so.
     """
 
-    def __init__(self, network: nn.Module, card: ModelCard, architecture: Architecture):
-        """Keep the three."""
-        self.network, self.card, self.architecture = network, card, architecture
+    def __init__(
+        self,
+        network: nn.Module,
+        card: ModelCard,
+        architecture: Architecture,
+        *,
+        half: bool = False,
+    ):
+        """Keep them."""
+        self.network, self.card, self.architecture, self.half = network, card, architecture, half
 
     @property
     def device(self) -> torch.device:
@@ -39,9 +46,13 @@ class Student:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits `B x C x H x W` of images `B x 3 x H x W` in [0, 1], on the network's device."""
-        layout = torch.channels_last
-        return self.network(images.to(self.device, memory_format=layout))
+        """Logits `B x C x H x W` of images `B x 3 x H x W` in [0, 1], on the network's device.
+
+        float32, in whatever type they were computed.
+        """
+        images = images.to(self.device, memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            return self.network(images).float()
 
 
 def save_student(
@@ -99,7 +110,11 @@ def save_student(
 
 
 def load_student(
-    path: Path | str, *, device: torch.device | str = "cpu", optimise: bool = True
+    path: Path | str,
+    *,
+    device: torch.device | str = "cpu",
+    optimise: bool = True,
+    half: bool = False,
 ) -> Student:
     """Read a file of `save_student`.
 
@@ -108,6 +123,7 @@ def load_student(
         device: where to compute.
         optimise: fold BatchNorm into the convolutions, which changes logits by rounding alone;
             False for a network to be trained further.
+        half: compute in bfloat16 where PyTorch's autocast says so; weights stay float32.
 
     Raises:
         ModelFileError: no such file, a damaged one, or not one of `save_student`.
@@ -136,7 +152,7 @@ def load_student(
             tensor.copy_(saved[name])
     network = network.eval()
     network = Logits(optimise_for_inference(network) if optimise else network).eval()
-    return Student(network.to(device), card, architecture)
+    return Student(network.to(device), card, architecture, half=half)
 
 
 def _tensors(network: nn.Module) -> dict[str, Tensor]:
