@@ -15,6 +15,7 @@ from lib.training.esp_medsam.study import FLOOR, LONGER, MAIN, UPPER
 from lib.training.esp_medsam.study_tables import seen_and_unseen
 from lib.training.family_tables import budget_text, family_records, family_table, plug_in_table
 from lib.training.mining_study import RUNS, SUPERVISED
+from lib.training.teacher_weights import teacher_note
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
@@ -71,14 +72,15 @@ def notebooks_table() -> str:
 
 def mining_tables() -> str:
     """One table a data set, "not run" where there is no record."""
-    methods, parts = [SUPERVISED, *RUNS], []
+    methods, parts, everything = [SUPERVISED, *RUNS], [], []
     for name, what in SETS.items():
         runs = read_records(RECORDS, dataset=name, method=methods)
+        everything += runs
         table = results_table(runs, row_order=methods, column_order=BUDGETS)
         parts.append(
             f"**{name}** ({what}), by share of labelled images in %\n\n{to_markdown(table)}"
         )
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, [*parts, teacher_note(everything)]))
 
 
 def family_tables() -> str:
@@ -90,6 +92,7 @@ def family_tables() -> str:
             to_markdown(family_table(records)),
             "SAM-induced distillation (SKD) plugged into the others, at 10 % of the labels:",
             to_markdown(plug_in_table(records)),
+            *filter(None, [teacher_note(records)]),
         ]
     )
 
@@ -98,7 +101,8 @@ def esp_table() -> str:
     """ESP-MedSAM and its ablations: means over seen and over unseen test sets."""
     folder = RESULTS / "esp_medsam"
     records = read_records(folder) if folder.is_dir() else []
-    return to_markdown(seen_and_unseen(records, rows=ESP_ROWS))
+    table = to_markdown(seen_and_unseen(records, rows=ESP_ROWS))
+    return "\n\n".join(filter(None, [table, teacher_note(records)]))
 
 
 def speed_table() -> str:

@@ -1,0 +1,28 @@
+"""Records made with earlier weights of the small SAM say so."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from lib.sam.checkpoints import sam_label
+from lib.training.teacher_weights import FIRST, teacher_note
+
+
+def records(*names):
+    return [SimpleNamespace(parameters={"sam": name} if name else {}) for name in names]
+
+
+@pytest.mark.parametrize("names", [(), (None,), ("vit_b (00112233)",)])
+def test_nothing_is_said_of_records_without_the_small_sam(names):
+    assert teacher_note(records(*names)) == ""
+
+
+def test_nothing_is_said_of_the_shipped_weights():
+    assert teacher_note(records(sam_label("small"))) == ""
+
+
+def test_earlier_weights_are_named():
+    note = teacher_note(records("small", sam_label("small"), "small (00112233)"))
+    assert "small (00112233)" in note
+    assert (FIRST in note) == (sam_label("small") != FIRST)
+    assert note.endswith(f"now ships {sam_label('small')}.")
