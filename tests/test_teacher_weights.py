@@ -25,5 +25,5 @@ def test_earlier_weights_are_named():
     note = teacher_note(records("small", sam_label("small"), "small (00112233)"))
     earlier, shipped = note.split(";")
     assert "small (00112233)" in earlier
-    assert (FIRST in earlier) == (FIRST != sam_label("small"))
+    assert (FIRST in earlier) == (sam_label("small") != FIRST)
     assert shipped.endswith(f"now ships {sam_label('small')}.")
