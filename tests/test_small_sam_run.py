@@ -17,7 +17,15 @@ from lib.training.small_sam import SmallSamConfig
 from lib.training.small_sam_card import save_small_sam
 from lib.training.small_sam_ingredients import PROMPTS, compare, measure
 from lib.training.small_sam_records import generated_objects
-from lib.training.small_sam_run import CURVE, MinuteLine, TimedPretraining, TimedStream, pretrain
+from lib.training.small_sam_run import (
+    CURVE,
+    MinuteLine,
+    TimedPretraining,
+    TimedStream,
+    main,
+    mix,
+    pretrain,
+)
 
 
 @pytest.fixture
@@ -184,3 +192,21 @@ def test_ingredients_are_measured_and_read_back(tmp_path):
     assert set(found["adds"]["hidden"]["set"]) == set(PROMPTS)
     assert sorted(p.stem for p in tmp_path.glob("*.json")) == ["seed-0", "seed-0-hidden"]
     assert measure(tmp_path, objects, **settings) == found
+
+
+def test_weights_are_mixed_on_a_straight_line():
+    """From 1 a quarter of the way to 5 is 2."""
+    first, second = tiny(), tiny()
+    for sam, value in ((first, 1.0), (second, 5.0)):
+        for weights in sam.parameters():
+            torch.nn.init.constant_(weights, value)
+    mix(first, second, share=0.25)
+    assert all((weights == 2).all() for weights in first.parameters())
+    with pytest.raises(ValueError, match="share must be in"):
+        mix(first, second, share=1.5)
+
+
+def test_a_share_of_nothing_cannot_be_kept(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["--output", str(tmp_path), "--keep", "0.5"])
+    assert "--keep needs --start" in capsys.readouterr().err

@@ -181,6 +181,22 @@ def pretrain(
     return sam.eval(), _facts(done, config, minutes, len(check[0]))
 
 
+@torch.no_grad()
+def mix(sam, other, *, share):
+    """Move the weights of `sam` by `share` (0 to 1) towards those of `other`, in place.
+
+    Where training went on from `other`, the straight line between both is good all along, and its
+    middle keeps much of what either end knows (Wortsman et al. 2022, arXiv 2109.01903).
+
+    Raises:
+        ValueError: if `share` is outside [0, 1].
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share must be in [0, 1], got {share}")
+    for mine, theirs in zip(sam.parameters(), other.parameters(), strict=True):
+        mine.lerp_(theirs, share)
+
+
 def _seen(done):
     return sum(stage["images"] for stage in done["stages"])
 
@@ -222,8 +238,14 @@ def main(arguments=None):
     parser.add_argument("--batch", type=int, default=SmallSamConfig.batch, help="at 256 px")
     parser.add_argument("--learning-rate", type=float, default=SmallSamConfig.learning_rate)
     parser.add_argument("--start", help="weights of a small SAM to go on from, its card beside it")
+    parser.add_argument(
+        "--keep", type=float, default=0.0, metavar="SHARE",
+        help="of the weights of --start in what is saved; a mean of both forgets less",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args(arguments)
+    if chosen.keep and not chosen.start:
+        parser.error("--keep needs --start: there are no earlier weights to keep a share of")
     sam, facts = pretrain(
         chosen.output, minutes=chosen.minutes, small_share=chosen.small_share, pool=chosen.pool,
         fresh=chosen.fresh, workers=chosen.workers, seed=chosen.seed,
@@ -233,6 +255,12 @@ def main(arguments=None):
     if chosen.start:
         card = json.loads(Path(chosen.start).with_suffix(".json").read_text(encoding="utf-8"))
         facts["before"] = card["training"] | {"SHA-256": card["sha256"]}
+    if chosen.keep:
+        mix(sam, load_small_sam(chosen.start), share=chosen.keep)
+        facts["training"]["Weights"] = (
+            f"{chosen.keep:g} of those it started from and {1 - chosen.keep:g} of those after "
+            "this training (Wortsman et al. 2022, arXiv 2109.01903); its curve is without the mean"
+        )
     scores = evaluate_prompts(sam, *generated_objects(300)[:2])
     means = summarise_prompts(scores) | {"images": len(scores["tight_box"])}
     print(save_small_sam(sam, chosen.output, facts | {"accuracy": {"generated": means}}))
