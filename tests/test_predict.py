@@ -89,12 +89,18 @@ def test_pictures_of_every_mode_at_their_own_size(tmp_path, bright, capsys):
     assert len([path for path in output.rglob("*") if path.is_file()]) == 16
 
 
-def test_a_student_sees_what_it_saw_in_training(tmp_path):
+def small_unet(classes):
+    """A U-Net with random weights, and what built it."""
     torch.manual_seed(0)
-    settings = {"classes": 4, "widths": [4, 6, 8], "dropouts": [0, 0, 0]}
+    settings = {"classes": classes, "widths": [4, 6, 8], "dropouts": [0, 0, 0]}
     architecture = Architecture("unet_2d", settings)
     network = architecture.build()
     nn.init.normal_(network.decoder.head.weight)
+    return network, architecture
+
+
+def test_a_student_sees_what_it_saw_in_training(tmp_path):
+    network, architecture = small_unet(classes=4)
     names = ("background", "a", "b", "c")
     model = save_student(
         tmp_path / "s.safetensors", network, architecture=architecture, size=SIZE, class_names=names
@@ -208,11 +214,7 @@ def test_wrong_requests_write_nothing(tmp_path, bright, capsys, monkeypatch, arg
 @pytest.fixture
 def student(tmp_path):
     """A small U-Net with random weights."""
-    torch.manual_seed(0)
-    settings = {"classes": 2, "widths": [4, 6, 8], "dropouts": [0, 0, 0]}
-    architecture = Architecture("unet_2d", settings)
-    network = architecture.build()
-    nn.init.normal_(network.decoder.head.weight)
+    network, architecture = small_unet(classes=2)
     return save_student(tmp_path / "a.safetensors", network, architecture=architecture, size=32)
 
 

@@ -10,7 +10,7 @@ from lib.sam.resize import resize_positions
 from lib.sam.small import build_small_sam
 from lib.training.clock import Clock
 from lib.training.small_sam import SmallSamConfig, SmallSamPretraining
-from lib.training.small_sam_architectures import in_turn, measure
+from lib.training.small_sam_architectures import measure
 from lib.training.small_sam_records import generated_objects
 
 NAME = "mobilenetv3_small_050"  # the smallest of timm's with features at stride 16
@@ -59,14 +59,6 @@ def test_a_budget_of_cpu_time_ignores_the_wall_clock(monkeypatch):
     clock = Clock(1, cpu_time=True)
     times.update(wall=600.0, cpu=15.0)
     assert clock.fraction == pytest.approx(0.25)
-
-
-def test_every_run_is_timed_in_turn(monkeypatch):
-    called, ticks = [], iter(range(100))
-    monkeypatch.setattr("time.perf_counter", lambda: next(ticks))
-    found = in_turn({"a": lambda: called.append("a"), "b": lambda: called.append("b")}, repeats=2)
-    assert called == ["a", "b"] * 3
-    assert found == {"a": 1, "b": 1}
 
 
 def test_architectures_are_trained_scored_and_timed(tmp_path, monkeypatch):

@@ -4,14 +4,12 @@
 
 Every architecture is trained from random weights by the pretraining command's own function, with
 equal images, seed and **CPU time**; a slower encoder therefore makes fewer steps. Then all are
-scored on the same held-out images, and their latency is measured in turn.
+scored on the same held-out images, and timed.
 """
 
 import argparse
 import json
 import statistics
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import torch
 from segment_anything.modeling import Sam
 
 from lib.data.engine import VERSION
+from lib.evaluation.cost import call_seconds
 from lib.evaluation.provenance import provenance
 from lib.prompts.corrections import boxes_of
 from lib.sam.hybrid import build_hybrid_sam
@@ -34,7 +33,6 @@ ARCHITECTURES = {
     "TinyViT-5M (MobileSAM's kind)": partial(build_hybrid_sam, "tiny_vit_5m_224"),
 }
 SCORES = ("tight_box", "jittered_box", "clicks_1", "clicks_3")
-REPEATS = 10  # timed calls of each architecture; the median counts
 
 
 def measure(
@@ -53,13 +51,12 @@ def measure(
         name -> `parameters`, `megabytes`, `steps`, `curve`, `accuracy` (data set -> prompt -> mean
         IoU), `encoder_ms` (one image) and `decoder_ms` (one prompt).
     """
-    report, trained = {}, {}
+    report = {}
     for number, (name, build) in enumerate((architectures or ARCHITECTURES).items()):
         sam, facts = pretrain(
             Path(output) / str(number), minutes=minutes, cpu_time=True, small_share=small_share,
             pool=pool, seed=seed, build=build, progress=progress, **settings,
         )  # fmt: skip
-        trained[name] = sam
         means = {n: summarise_prompts(evaluate_prompts(sam, *pair)) for n, pair in objects.items()}
         report[name] = {
             "parameters": parameter_count(sam),
@@ -69,33 +66,20 @@ def measure(
             "accuracy": {
                 data: {key: round(found[key], 3) for key in SCORES} for data, found in means.items()
             },
+            "encoder_ms": _milliseconds(partial(_encode, sam)),
+            "decoder_ms": _milliseconds(partial(_decode, sam)),
         }
-    for part, run in {"encoder_ms": _encode, "decoder_ms": _decode}.items():
-        times = in_turn({name: partial(run, sam) for name, sam in trained.items()})
-        for name, seconds in times.items():
-            report[name][part] = round(1000 * seconds, 1)
     return report
 
 
-def in_turn(runs: dict[str, Callable[[], None]], repeats: int = REPEATS) -> dict[str, float]:
-    """Median seconds of each run, one of each in every round, after a round that is not counted."""
-    rounds = []
-    for _ in range(repeats + 1):
-        seconds = {}
-        for name, run in runs.items():
-            begin = time.perf_counter()
-            run()
-            seconds[name] = time.perf_counter() - begin
-        rounds.append(seconds)
-    return {name: statistics.median(row[name] for row in rounds[1:]) for name in runs}
+def _milliseconds(call) -> float:
+    return round(1000 * statistics.median(call_seconds(call)), 1)
 
 
-@torch.inference_mode()
 def _encode(sam: Sam) -> None:
     sam.image_encoder(torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE))
 
 
-@torch.inference_mode()
 def _decode(sam: Sam) -> None:
     """One box on one embedding."""
     channels, side = sam.prompt_encoder.embed_dim, sam.prompt_encoder.image_embedding_size[0]
