@@ -8,8 +8,11 @@ from lib.sam.checkpoints import sam_label
 from lib.training.teacher_weights import FIRST, teacher_note
 
 
-def records(*names):
-    return [SimpleNamespace(parameters={"sam": name} if name else {}) for name in names]
+def records(*names, method="KnowSAM", variant=""):
+    return [
+        SimpleNamespace(method=method, variant=variant, parameters={"sam": name} if name else {})
+        for name in names
+    ]
 
 
 @pytest.mark.parametrize("names", [(), (None,), ("vit_b (00112233)",)])
@@ -27,3 +30,17 @@ def test_earlier_weights_are_named():
     assert "small (00112233)" in earlier
     assert (FIRST in earlier) == (sam_label("small") != FIRST)
     assert shipped.endswith(f"now ships {sam_label('small')}.")
+
+
+@pytest.mark.parametrize(
+    ("method", "variant", "said"),
+    [
+        ("supervised, more steps", "", False),
+        ("masks alone", "given", False),
+        ("CPS", "", False),
+        ("CPS", "SKD, frozen SAM", True),
+        ("both", "given", True),
+    ],
+)
+def test_rows_that_ask_no_sam_do_not_count(method, variant, said):
+    assert bool(teacher_note(records("small (00112233)", method=method, variant=variant))) == said
