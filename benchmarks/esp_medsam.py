@@ -15,13 +15,14 @@ import time
 from pathlib import Path
 
 import torch
-from sam import alone, peak_mb, seconds  # the benchmark beside this one
+from sam import alone, seconds  # the benchmark beside this one
 from segment_anything.modeling import TwoWayTransformer
 from torch.nn import functional
 
 from lib.data.batches import BatchStream
 from lib.data.mixture import MixtureDataset
 from lib.data.synthetic import MODALITIES, SyntheticDataset
+from lib.evaluation.cost import peak_memory
 from lib.models.multiply_adds import multiply_adds
 from lib.models.parameter_table import claims_table, parameter_table
 from lib.sam.checkpoints import load_sam
@@ -160,9 +161,9 @@ def encoder(*, name: str, size: int) -> dict:
         def run():
             sam.image_encoder(sam.preprocess(255 * image))
 
-    before = peak_mb()
-    best = min(seconds(run) for _ in range(3))
-    return {"seconds": round(best, 4), "extra_mb": round(peak_mb() - before)}
+    with peak_memory() as peak:
+        best = min(seconds(run) for _ in range(3))
+    return {"seconds": round(best, 4), "extra_mb": round(peak.mb) if peak.mb else None}
 
 
 def controller_stage(*, teacher: str, size: int, images: int) -> dict:
@@ -195,7 +196,7 @@ def controller_stage(*, teacher: str, size: int, images: int) -> dict:
         )
 
     def fastest(method) -> tuple[float, float]:
-        epochs = [epoch(method, number) for number in (1, 2)]
+        epochs = [epoch(method, number) for number in range(1, 6)]
         return tuple(min(times) for times in zip(*epochs, strict=True))
 
     with tempfile.TemporaryDirectory() as folder:

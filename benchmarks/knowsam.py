@@ -24,9 +24,10 @@ import numpy as np
 import torch
 from knowsam_ways import PHASES, WAYS, batch, build, in_turn, ways
 from PIL import Image
-from sam import alone, peak_mb  # the benchmark beside this one
+from sam import alone  # the benchmark beside this one
 from torch import Tensor, nn
 
+from lib.evaluation.provenance import peak_memory_mb
 from lib.models.inference import optimise_for_inference
 from lib.training.knowsam import KnowSamConfig
 
@@ -171,7 +172,7 @@ def memory(*, way: str, **settings) -> dict:
     images, masks = batch(options)
     (one,) = ways(options, (way,))
     cuda = options.device.startswith("cuda")
-    peak = (lambda: torch.cuda.max_memory_allocated() / 1e6) if cuda else peak_mb
+    peak = (lambda: torch.cuda.max_memory_allocated() / 1e6) if cuda else peak_memory_mb
     before = peak()
     one.step(images, masks, PHASES["with_exchange"])
     return {"peak_mb": round(peak()), "before_mb": round(before)}

@@ -12,7 +12,6 @@ import json
 import multiprocessing
 import os
 import platform
-import resource
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ from types import SimpleNamespace
 import torch
 from segment_anything import SamPredictor
 
+from lib.evaluation.provenance import peak_memory_mb
 from lib.sam.checkpoints import load_sam
 from lib.sam.embeddings import EmbeddingCache
 from lib.sam.frozen import FrozenSam
@@ -149,9 +149,9 @@ def encoder(*, image_size: int, fused: bool, backward: bool = False) -> dict:
             with torch.no_grad():
                 sam.image_encoder(image)
 
-    before = peak_mb()
+    before = peak_memory_mb()
     best = min(seconds(run) for _ in range(2))
-    return {"seconds": round(best, 3), "extra_mb": round(peak_mb() - before)}
+    return {"seconds": round(best, 3), "extra_mb": round(peak_memory_mb() - before)}
 
 
 def box_and_points(side: int) -> SimpleNamespace:
@@ -170,12 +170,6 @@ def seconds(run: Callable[[], None]) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
-
-
-def peak_mb() -> float:
-    """Return the highest resident memory of this process so far, in MB."""
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def summary(results: dict) -> str:

@@ -183,9 +183,9 @@ def test_multiply_adds_of_a_controller_are_those_of_its_token_and_its_mlp():
     encoder, x = tiny_encoder(), images(1)
     more = multiply_adds(lambda: encoder(x, MIXED[:1])) - multiply_adds(lambda: encoder(x))
     expected = 0
-    # (channels, blocks, tokens of the grid, tokens of all windows) of the attention stages
-    for width, blocks, grid, padded in [(12, 1, 64, 81), (16, 2, 16, 36), (24, 1, 16, 36)]:
-        expected += blocks * (2 * grid * 4 * width * width + 2 * padded * width)
+    # (channels, blocks, tokens) of the attention stages; the padding of windows costs nothing
+    for width, blocks, tokens in [(12, 1, 64), (16, 2, 16), (24, 1, 16)]:
+        expected += blocks * (2 * tokens * 4 * width * width + 2 * tokens * width)
     assert more == expected
 
 

@@ -126,6 +126,21 @@ def test_a_controller_that_attention_cannot_see_only_adds_its_mlp(grid):
     assert own.abs().max() > 0.1
 
 
+def test_padding_as_one_token_has_the_gradient_of_the_padding():
+    block = TinyVitBlock(12, 3, window_size=7)
+    fill(block, seed=1)
+    block.eval()  # running statistics: the gradients are those of the attention
+    x = torch.randn(2, 9, 12, 12, generator=torch.Generator().manual_seed(3))
+    gradients = []
+    for run in (block, lambda x: run_block(block, x, [(slice(0, 2), None)])):
+        block.zero_grad()
+        block.attn.attention_bias_cache = {}
+        run(x).square().sum().backward()
+        gradients.append([p.grad.clone() for p in block.attn.parameters()])
+    for ours, timms in zip(*reversed(gradients), strict=True):
+        torch.testing.assert_close(ours, timms, rtol=1e-4, atol=1e-4 * timms.abs().max().item())
+
+
 # -- mixed batches ---------------------------------------------------------------------------------
 
 

@@ -7,6 +7,10 @@ the authors' released code. In every block, with t a learned token and b a learn
     x = x + Proj(A v');  x = BN(DWConv(x));  x = x + MLP(x) + MLP_med(x)
 
 Everything but t, b and MLP_med is shared by all modalities and belongs to timm's TinyViT.
+
+That one fills incomplete windows with zeros, which become tokens of one key k' and one value v'.
+For a query i they differ by their relative bias b_ij alone, and the softmax sees only the sum of
+their exponentials: one token with the bias log(sum_j e^b_ij) stands for all of them, exactly.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,6 +19,8 @@ import torch
 from timm.models.tiny_vit import Attention, NormMlp, TinyVitBlock
 from torch import Tensor, nn
 from torch.nn import functional
+
+from lib.sam.windows import map_windows
 
 # Half-width of the token's uniform start: sqrt(6 / (3 * 16 * 16 + 16)), as released (Xavier's rule
 # for a patch of 16 x 16 pixels and 3 colours).
@@ -86,18 +92,26 @@ def run_block(block: TinyVitBlock, x: Tensor, parts: Parts) -> Tensor:
 def _attend_in_windows(attention: Attention, x: Tensor, parts: Parts, side: int) -> Tensor:
     """Attention within windows of `side` tokens, B x H x W x C to the same shape.
 
-    Zeros fill incomplete windows. All of them have the same query, key and value, so only the
-    image's own tokens are projected, before and after.
+    As if zeros filled incomplete windows; only the image's own tokens are computed.
     """
-    qkv = attention.qkv(attention.norm(x))
-    border = attention.qkv(attention.norm(x.new_zeros(x.shape[-1])))
-    windows = _windows(qkv, side, border)
-    per_image = windows.shape[0] // x.shape[0]
-    attended = attend(attention, windows, [(_scaled(rows, per_image), c) for rows, c in parts])
-    return attention.proj(_unwindows(attended, x.shape, side))
+    padding = attention.qkv(attention.norm(x.new_zeros(x.shape[-1])))
+
+    def attend_to(windows: Tensor) -> Tensor:
+        per_image, shape = windows.shape[0] // x.shape[0], windows.shape[1:3]
+        own = [(_scaled(rows, per_image), controller) for rows, controller in parts]
+        attended = attend(attention, windows.flatten(1, 2), own, shape, padding)
+        return attended.reshape(windows.shape[0], *shape, -1)
+
+    return attention.proj(map_windows(attention.qkv(attention.norm(x)), side, attend_to))
 
 
-def attend(attention: Attention, qkv: Tensor, parts: Parts) -> Tensor:
+def attend(
+    attention: Attention,
+    qkv: Tensor,
+    parts: Parts,
+    shape: tuple[int, int] | None = None,
+    padding: Tensor | None = None,
+) -> Tensor:
     """Attention in windows, one token more where a part has a controller, without projections.
 
     timm caches the relative bias in evaluation mode; here it is looked up at every call, so that
@@ -107,25 +121,57 @@ def attend(attention: Attention, qkv: Tensor, parts: Parts) -> Tensor:
         attention: timm's; it knows heads, widths and relative bias.
         qkv: n x tokens x 3C, the windows after `attention.qkv`.
         parts: as in `run_block`, but slices of windows.
+        shape: rows and columns of the windows, where they are smaller than the attention's.
+        padding: 3C, the zeros that fill such windows, after `attention.qkv`.
 
     Returns:
         n x tokens x C, to be projected by `attention.proj`.
     """
     count, tokens, _ = qkv.shape
-    sizes = [attention.key_dim, attention.key_dim, attention.val_dim]
-    heads = qkv.view(count, tokens, attention.num_heads, -1)
-    q, k, v = (part.transpose(1, 2) for part in heads.split(sizes, dim=3))
-    relative = attention.attention_biases[:, attention.attention_bias_idxs]
+    q, k, v = _heads(attention, qkv)
+    bias, others = _relative_bias(attention, shape)
+    shared = []  # key, value and bias of what a window attends to besides its own tokens
+    if others is not None:
+        _, key, value = _heads(attention, padding[None, None])
+        shared = [(key[0], value[0], others.logsumexp(dim=-1, keepdim=True))]
     attended = []
-    for rows, controller in parts:
-        keys, values, bias = k[rows], v[rows], relative
+    split = zip(*(_split(x, parts) for x in (q, k, v)), strict=True)
+    for (queries, keys, values), (_, controller) in zip(split, parts, strict=True):
+        more = list(shared)
         if controller is not None:
-            keys = torch.cat([keys, controller.key.expand(keys.shape[0], -1, -1, -1)], dim=2)
-            own = controller.value.expand(values.shape[0], -1, -1, -1)
-            values = torch.cat([values, own], dim=2)
-            bias = torch.cat([bias, controller.bias.expand(*bias.shape[:2], 1)], dim=2)
-        attended.append(_weighted(q[rows] * attention.scale, keys, values, bias.to(q.dtype)))
+            own = controller.bias.expand(*bias.shape[:2], 1)
+            more.append((controller.key, controller.value, own))
+        biases = torch.cat([bias, *(b for _, _, b in more)], dim=2).to(q.dtype)
+        keys = _with_shared(keys, [key for key, _, _ in more])
+        values = _with_shared(values, [value for _, value, _ in more])
+        attended.append(_weighted(queries * attention.scale, keys, values, biases))
     return _joined(attended).transpose(1, 2).reshape(count, tokens, -1)
+
+
+def _with_shared(tokens: Tensor, more: list[Tensor]) -> Tensor:
+    """`more`, heads x 1 x channels each, behind the tokens of every window."""
+    return torch.cat([tokens, *(one.expand(tokens.shape[0], -1, -1, -1) for one in more)], dim=2)
+
+
+def _heads(attention: Attention, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values, each n x heads x tokens x channels of a head."""
+    sizes = [attention.key_dim, attention.key_dim, attention.val_dim]
+    heads = qkv.view(*qkv.shape[:2], attention.num_heads, -1).transpose(1, 2)
+    return heads.split(sizes, dim=3)
+
+
+def _relative_bias(
+    attention: Attention, shape: tuple[int, int] | None
+) -> tuple[Tensor, Tensor | None]:
+    """Bias between a window's own tokens, heads x tokens x tokens, and towards those it lacks."""
+    which = attention.attention_bias_idxs
+    if shape is None or tuple(shape) == tuple(attention.resolution):
+        return attention.attention_biases[:, which], None
+    lacks = torch.ones(attention.resolution, dtype=torch.bool, device=which.device)
+    lacks[: shape[0], : shape[1]] = False
+    rows = which[~lacks.flatten()]
+    own, others = rows[:, ~lacks.flatten()], rows[:, lacks.flatten()]
+    return attention.attention_biases[:, own], attention.attention_biases[:, others]
 
 
 def _weighted(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
@@ -159,30 +205,14 @@ def _scaled(rows: slice, factor: int) -> slice:
     return slice(rows.start * factor, rows.stop * factor)
 
 
+def _split(x: Tensor, parts: Parts) -> Sequence[Tensor]:
+    """The rows of each part; `_joined` is the way back."""
+    return [x] if len(parts) == 1 else x.split([rows.stop - rows.start for rows, _ in parts])
+
+
 def _joined(parts: Sequence[Tensor]) -> Tensor:
     """The parts' results as one batch; a batch of one modality is not copied."""
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
-
-
-def _windows(x: Tensor, side: int, border: Tensor) -> Tensor:
-    """Cut B x H x W x C into windows, n x side^2 x C, image by image; `border`, C, fills them."""
-    batch, height, width, channels = x.shape
-    margins = (0, 0, 0, -width % side, 0, -height % side)
-    x = functional.pad(x, margins)
-    rows, columns = x.shape[1] // side, x.shape[2] // side
-    if (x.shape[1], x.shape[2]) != (height, width):
-        outside = functional.pad(x.new_zeros(height, width, 1), margins, value=1.0)
-        x += outside * border
-    x = x.reshape(batch, rows, side, columns, side, channels).transpose(2, 3)
-    return x.reshape(batch * rows * columns, side * side, channels)
-
-
-def _unwindows(windows: Tensor, shape: torch.Size, side: int) -> Tensor:
-    """Join windows to the B x H x W x C of `shape` again and cut the border off."""
-    batch, height, width, channels = shape
-    rows, columns = (height + side - 1) // side, (width + side - 1) // side
-    x = windows.reshape(batch, rows, columns, side, side, channels).transpose(2, 3)
-    return x.reshape(batch, rows * side, columns * side, channels)[:, :height, :width]
 
 
 def _token(heads: int, channels: int) -> nn.Parameter:

@@ -37,12 +37,13 @@ def map_windows(grid: Tensor, size: int, function: Callable[[Tensor], Tensor]) -
         B x H x W x C'.
     """
     height, width = grid.shape[1:3]
-    whole_rows, whole_columns = height - height % size, width - width % size
+    lengths = [[n - n % size, n % size] for n in (height, width)]
     rows = []
-    for band in (grid[:, :whole_rows], grid[:, whole_rows:]):
+    # Not by slices: the gradient of each would be filled up with zeros to the whole grid.
+    for band in grid.split(lengths[0], dim=1):
         parts = [
             _map_equal_windows(part, size, function)
-            for part in (band[:, :, :whole_columns], band[:, :, whole_columns:])
+            for part in band.split(lengths[1], dim=2)
             if part.shape[1] and part.shape[2]
         ]
         rows += [torch.cat(parts, dim=2)] if parts else []
@@ -80,6 +81,8 @@ def _map_equal_windows(grid: Tensor, size: int, function: Callable[[Tensor], Ten
     """Windows of `size`, or of the grid's own length along an axis that is shorter."""
     batch, height, width, _ = grid.shape
     h, w = min(size, height), min(size, width)
-    cut = grid.unflatten(2, (-1, w)).unflatten(1, (-1, h)).transpose(2, 3)
-    done = function(cut.flatten(0, 2)).unflatten(0, (batch, height // h, width // w))
-    return done.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    down, across = height // h, width // w
+    cut = grid.reshape(batch, down, h, across, w, -1).transpose(2, 3)
+    done = function(cut.reshape(batch * down * across, h, w, -1))
+    done = done.reshape(batch, down, across, h, w, -1).transpose(2, 3)
+    return done.reshape(batch, height, width, -1)

@@ -77,7 +77,8 @@ class ControllerDistillation(Method):
         self._stem = StemFeatures(model.encoder, cache=stem_cache)
         controller = list(model.encoder.controllers[self._index].parameters())
         train_only(model, controller)
-        self._optimizer = torch.optim.Adam(controller, lr=config.learning_rate)
+        # All tensors in one call: one by one, 80 small ones cost a twentieth of a step on the CPU.
+        self._optimizer = torch.optim.Adam(controller, lr=config.learning_rate, fused=True)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Adam over the one controller."""
