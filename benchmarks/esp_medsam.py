@@ -68,6 +68,11 @@ def main() -> None:
             controller_stage, teacher=options.teacher, size=options.size, images=options.images
         ),
     }
+    light, heavy = (results["encoders"][name] for name in ("student", options.teacher))
+    results["encoders"] |= {
+        "time_ratio": round(heavy["seconds"] / light["seconds"], 2),
+        "memory_ratio": memory_ratio(heavy, light),
+    }
     for name, target in TARGETS.items():
         results[name] |= {"target": target, "reached": results[name]["ratio"] >= target}
     report = {
@@ -149,21 +154,35 @@ def decoding(*, size: int, batch: int, repeats: int = 3) -> dict:
 @torch.no_grad()
 def encoder(*, name: str, size: int) -> dict:
     """One image through the student's or a SAM's encoder; peak memory beyond the weights."""
+    image = torch.rand(1, 3, size, size)
     if name == "student":
-        model, image = student(), torch.rand(1, 3, size, size)
+        network = student().encoder
 
         def run():
-            model.encoder(image, torch.tensor([0]))
+            network(image, torch.tensor([0]))
     else:
         sam = load_sam(name, untrained=True, image_size=size)
-        image = torch.rand(1, 3, size, size)
+        network = sam.image_encoder
 
         def run():
-            sam.image_encoder(sam.preprocess(255 * image))
+            network(sam.preprocess(255 * image))
 
     with peak_memory() as peak:
         best = min(seconds(run) for _ in range(3))
-    return {"seconds": round(best, 4), "extra_mb": round(peak.mb) if peak.mb else None}
+    return {
+        "seconds": round(best, 4),
+        "weights_mb": round(4e-6 * sum(p.numel() for p in network.parameters())),
+        "extra_mb": round(peak.mb) if peak.mb else None,
+    }
+
+
+def memory_ratio(heavy: dict, light: dict) -> float | None:
+    """Weights and what the pass needs beyond them, of one encoder against the other."""
+    if heavy["extra_mb"] is None:
+        return None
+    return round(
+        (heavy["weights_mb"] + heavy["extra_mb"]) / (light["weights_mb"] + light["extra_mb"]), 2
+    )
 
 
 def controller_stage(*, teacher: str, size: int, images: int) -> dict:
