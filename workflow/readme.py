@@ -53,6 +53,8 @@ SPEED = (
      "results mixed_batch_decoding ratio", None),
     ("esp_medsam", "ESP-MedSAM's stage C from cached embeddings (ViT-B, 512 px, later epochs)",
      "results cached_controller_stage ratio", None),
+    ("esp_medsam", "The same with the student in bfloat16",
+     "results cached_controller_stage_bfloat16 ratio", None),
     ("esp_medsam", "ESP-MedSAM's encoder in the place of ViT-B (512 px)",
      "results encoders time_ratio", "results encoders memory_ratio"),
 )  # fmt: skip
