@@ -257,10 +257,6 @@ def targets(results: dict) -> dict:
     share = peaks["project"]["peak_mb"] / peaks["as_released"]["peak_mb"]
     report["memory_share"] = judged(share, MEMORY_TARGET, at_most=True)
     report["memory_saved"] = {"found": float(f"{1 / share:.3g}")}
-    added = [peaks[way]["peak_mb"] - peaks[way]["before_mb"] for way in ("project", "as_released")]
-    report["memory_share_beyond_weights_and_libraries"] = judged(
-        added[0] / added[1], MEMORY_TARGET, at_most=True
-    )
     rates = results["prediction"]
     for name, ours in {"float32": "project", "bfloat16": "project_bfloat16"}.items():
         ratio = rates[ours]["images_per_second"] / rates["as_released"]["images_per_second"]

@@ -33,6 +33,7 @@ from lib.training.co_training import (
     student_optimizer,
     views,
 )
+from lib.training.early_gradient import with_gradient
 from lib.training.method import Losses, Method, Progress
 from lib.training.schedules import linear, sigmoid_ramp_up
 
@@ -189,6 +190,7 @@ class KnowSam(Method):
             and len(images) > labelled
             and progress.fraction >= config.exchange_start
         ):
+            total = with_gradient(total, (*self.students.parameters(), *self.teacher.parameters()))
             losses["exchange"] = exchange_loss(
                 self.students,
                 images,
