@@ -1,7 +1,10 @@
 # Two commands: `make notebooks` and `make test`. Both set up .venv first, once.
 PYTHON ?=
 BIN := .venv/bin
-NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=600 \
+# Files tested at once, each with one thread: two notebooks side by side are done sooner than one
+# after the other with two threads each.
+JOBS ?= 2
+NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=1200 \
 	--nbval-sanitize-with=tests/nbval_sanitize.cfg
 
 # Threads that wait asleep: on cores that others use too, threads that spin make training several
@@ -29,7 +32,7 @@ notebooks: .venv
 
 # The contract of the notebooks is among the unit tests; the last line counts all tests.
 test: lint
-	$(BIN)/python -m pytest $(NBVAL) tests notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(NBVAL) tests notebooks
 
 lint: .venv
 	$(BIN)/ruff check .
