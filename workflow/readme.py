@@ -139,16 +139,16 @@ def speed_table() -> str:
     for benchmark, what, faster, saved in SPEED:
         path = RESULTS / "benchmarks" / f"{benchmark}.json"
         report = json.loads(path.read_text("utf-8")) if path.exists() else {}
-        memory = f"{_figure(report, saved)} x" if saved and report else ""
-        rows.append(f"| {what} | {_figure(report, faster)} | {memory} |")
+        times, memory = _figure(report, faster), _figure(report, saved)
+        rows.append(f"| {what} | {times or 'not run'} | {f'{memory} x' if memory else ''} |")
     return "\n".join(rows)
 
 
-def _figure(report: dict, where: str):
-    """The entry of a report under keys that are separated by blanks."""
-    for key in where.split():
+def _figure(report: dict, where: str | None) -> float | None:
+    """The entry of a report under keys that are separated by blanks; None where there is none."""
+    for key in (where or "").split():
         report = report.get(key, {})
-    return report or "not run"
+    return report if where and report else None
 
 
 if __name__ == "__main__":
