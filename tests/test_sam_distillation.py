@@ -15,7 +15,7 @@ from lib.prompts.learnable import LearnablePrompts
 from lib.sam.adapted import AdaptedSam
 from lib.sam.adapters import add_adapters
 from lib.sam.embeddings import EmbeddingCache
-from lib.sam.frozen import FrozenSam
+from lib.sam.frozen import FrozenSam, encoder_fingerprint
 from lib.training.errors import CheckpointError
 from lib.training.loop import fit
 from lib.training.mean_teacher import MeanTeacher, MeanTeacherConfig
@@ -292,3 +292,15 @@ def test_without_batch_norm_unlabelled_images_need_no_gradient():
         assert (one is None) == (other is None)
         if one is not None:
             torch.testing.assert_close(one, other)
+
+
+def test_description_names_the_adapted_weights_whatever_the_adapters_start():
+    described = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        sam = tiny_sam(64)
+        plain = encoder_fingerprint(sam)
+        add_adapters(sam)
+        described.append(AdaptedTeacher(AdaptedSam(sam)).description()["encoder"])
+        assert encoder_fingerprint(sam) != plain
+    assert described == [plain, plain]

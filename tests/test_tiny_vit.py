@@ -126,6 +126,12 @@ def test_a_controller_that_attention_cannot_see_only_adds_its_mlp(grid):
     assert own.abs().max() > 0.1
 
 
+def test_operations_can_be_counted_without_weights():
+    with torch.device("meta"):
+        block, x = TinyVitBlock(12, 3, window_size=7), torch.rand(2, 9, 10, 12)
+        assert run_block(block, x, [(slice(0, 2), None)]).shape == x.shape
+
+
 def test_padding_as_one_token_has_the_gradient_of_the_padding():
     block = TinyVitBlock(12, 3, window_size=7)
     fill(block, seed=1)

@@ -167,10 +167,11 @@ def _relative_bias(
     which = attention.attention_bias_idxs
     if shape is None or tuple(shape) == tuple(attention.resolution):
         return attention.attention_biases[:, which], None
-    lacks = torch.ones(attention.resolution, dtype=torch.bool, device=which.device)
-    lacks[: shape[0], : shape[1]] = False
-    rows = which[~lacks.flatten()]
-    own, others = rows[:, ~lacks.flatten()], rows[:, lacks.flatten()]
+    (height, width), (rows, columns) = shape, attention.resolution
+    places = torch.arange(rows * columns, device=which.device).view(rows, columns)
+    inside = places[:height, :width].flatten()
+    lacking = torch.cat([places[:height, width:].flatten(), places[height:].flatten()])
+    own, others = which[inside][:, inside], which[inside][:, lacking]
     return attention.attention_biases[:, own], attention.attention_biases[:, others]
 
 

@@ -126,11 +126,19 @@ def image_fingerprint(image: Tensor) -> str:
     return digest.hexdigest()
 
 
-def encoder_fingerprint(sam: Sam) -> str:
-    """Return the SHA-256 over all tensors an embedding depends on: encoder, pixel mean and std."""
+def encoder_fingerprint(sam: Sam, *, without_trained: bool = False) -> str:
+    """Return the SHA-256 over all tensors an embedding depends on: encoder, pixel mean and std.
+
+    `without_trained` leaves out parameters that require a gradient, such as those of adapters: it
+    then says which weights were adapted, whatever the adapters' random start.
+    """
     digest = hashlib.sha256()
-    tensors = {**sam.image_encoder.state_dict(), "mean": sam.pixel_mean, "std": sam.pixel_std}
+    encoder = sam.image_encoder
+    left_out = {n for n, p in encoder.named_parameters() if without_trained and p.requires_grad}
+    tensors = {**encoder.state_dict(), "mean": sam.pixel_mean, "std": sam.pixel_std}
     for name, tensor in tensors.items():
+        if name in left_out:
+            continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         digest.update(tensor_bytes(tensor))
     return digest.hexdigest()

@@ -142,7 +142,11 @@ class KnowSam(Method):
         return linear(progress.fraction)
 
     def step(self, batch: Batch, progress: Progress) -> Losses:
-        """The whole of the paper's training step."""
+        """The whole of the paper's training step.
+
+        With exchanged patches, only `total` and `exchange` can still be differentiated: the other
+        losses have passed on their gradients when the second pass begins.
+        """
         config = self.config
         images, masks = views(batch, config)
         labelled = len(masks)

@@ -48,7 +48,11 @@ class McSeg(Method):
         return linear(progress.fraction)
 
     def step(self, batch: Batch, progress: Progress) -> Losses:
-        """Equations 1 to 5 and 11 to 14 without SAM's terms."""
+        """Equations 1 to 5 and 11 to 14 without SAM's terms.
+
+        With exchanged patches, only `total` and `exchange` can still be differentiated: the other
+        losses have passed on their gradients when the second pass begins.
+        """
         config = self.config
         images, masks = views(batch, config)
         labelled = len(masks)

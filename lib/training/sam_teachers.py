@@ -97,7 +97,7 @@ class AdaptedTeacher(nn.Module):
         self.sam = sam
         self.cross_entropy, self.dice = cross_entropy, dice
         self._optimizer = torch.optim.Adam(sam.parameters(), lr=learning_rate)
-        self._fingerprint = encoder_fingerprint(sam.sam)
+        self._fingerprint = encoder_fingerprint(sam.sam, without_trained=True)
 
     def teach(self, images: Tensor, student: Tensor, masks: Tensor) -> Lesson:
         """SAM's logits with the student's as mask prompts, and SAM's loss on labelled images.
