@@ -172,7 +172,7 @@ def memory(*, way: str, **settings) -> dict:
     images, masks = batch(options)
     (one,) = ways(options, (way,))
     cuda = options.device.startswith("cuda")
-    peak = (lambda: torch.cuda.max_memory_allocated() / 1e6) if cuda else peak_memory_mb
+    peak = (lambda: torch.cuda.max_memory_allocated() / 2**20) if cuda else peak_memory_mb
     before = peak()
     one.step(images, masks, PHASES["with_exchange"])
     return {"peak_mb": round(peak()), "before_mb": round(before)}

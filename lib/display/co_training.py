@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from lib.display import style
@@ -62,9 +63,10 @@ def show_exchange(images: Tensor, uncertainty: Tensor, mixed, *, grid: int = 4) 
         for y in range(0, grid * height, height):
             for x in range(0, grid * width, width):
                 mean = float(uncertainty[k, 0, y : y + height, x : x + width].mean())
-                colour = "black" if mean > 0.6 else "white"
                 middle = x + width / 2 - 0.5, y + height / 2 - 0.5
-                row[1].text(*middle, f"{mean:.2f}", color=colour, ha="center", va="center")
+                text = row[1].text(*middle, f"{mean:.2f}", color="white", ha="center", va="center")
+                # A patch of low mean may still be bright under its number.
+                text.set_path_effects([withStroke(linewidth=2.5, foreground="black")])
                 if mixed.swapped[k, y, x]:
                     for ax in row:
                         _frame(ax, x, y, width, height)
