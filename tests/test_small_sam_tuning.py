@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lib.data.generated import GeneratedStream, unpack
-from lib.data.object_pool import ObjectPool, objects_of
+from lib.data.generated import GeneratedStream, ImagePool, unpack
+from lib.data.object_pool import JoinedPools, ObjectPool, objects_of
 from lib.evaluation.records import read_records
 from lib.sam.small import build_small_sam, load_small_sam
 from lib.training import small_sam_tuning
@@ -77,6 +77,20 @@ def test_only_the_named_images_are_read():
     assert prints[0] != prints[1]
 
 
+def test_generated_images_can_be_mixed_in(tmp_path):
+    photographs = ObjectPool({"a": TwoParts(0.2, 1)}, per_set=2, progress=False)
+    drawn = ImagePool(tmp_path, seed=3, count=1).fill(progress=False)
+    pool = JoinedPools(photographs, drawn)
+    assert pool.count == 3
+    assert np.array_equal(pool.images[:2], photographs.images)
+    assert np.array_equal(pool.images[2:], drawn.images)
+    alone, together = (GeneratedStream(p, batch=2) for p in (photographs, pool))
+    assert alone.fingerprint() != together.fingerprint()
+    # of twenty places in batches, some are generated images and some are not
+    seen = torch.cat([together.batch(step).labelled.index for step in range(10)])
+    assert {0, 1, 2} == set(seen.tolist())
+
+
 def test_another_size_is_refused():
     data = TwoParts(0.2, 1)
     data.size = 128
@@ -96,14 +110,16 @@ def test_what_is_left_out_is_not_read(tmp_path):
     data["b"].image = None  # reading it would fail
     settings = {
         "left_out": "b", "steps": 1, "size": 128, "per_set": 2, "start": tiny, "progress": False,
-        "config": SmallSamConfig(prompts=2, rounds=1, batch=2),
+        "config": SmallSamConfig(prompts=2, rounds=1, batch=2), "generated": 0.5,
     }  # fmt: skip
     sam = tune(tmp_path, data, **settings)
     fresh = tiny().state_dict()
     assert any(not torch.equal(value, fresh[key]) for key, value in sam.state_dict().items())
-    assert "then real images: a" in (tmp_path / "README.md").read_text()
+    assert "then real images: a; 1 generated" in (tmp_path / "README.md").read_text()
     with pytest.raises(ValueError, match="left_out must be one of a, b"):
         tune(tmp_path, data, **settings | {"left_out": "c"})
+    with pytest.raises(ValueError, match="generated must not be negative"):
+        tune(tmp_path, data, **settings | {"generated": -1})
 
 
 def test_the_command_writes_weights_and_a_record(tmp_path, monkeypatch):
@@ -121,9 +137,11 @@ def test_the_command_writes_weights_and_a_record(tmp_path, monkeypatch):
     small_sam_tuning.main([
         "--output", str(tmp_path / "out"), "--data-root", f"one={tmp_path / 'one'}",
         "--data-root", f"two={tmp_path / 'two'}", "--leave-out", "one", "--steps", "1",
-        "--size", "128", "--per-set", "1", "--results", str(tmp_path / "records"),
+        "--size", "128", "--per-set", "1", "--generated", "0",
+        "--results", str(tmp_path / "records"),
     ])  # fmt: skip
     (record,) = read_records(tmp_path / "records")
     assert record.parameters["tuning_steps"] == 1
+    assert record.variant == "tuned on the other sets, nothing generated"
     assert record.scores["last"]["images"] == 1
     load_small_sam(tmp_path / "out/without-one/small_sam.safetensors")

@@ -54,6 +54,21 @@ class ObjectPool:
         return self
 
 
+class JoinedPools:
+    """Pools as one, such as photographs and generated images, with the interface of each."""
+
+    def __init__(self, *pools):
+        """Copies the images of `pools`, which do not change any more, into one array."""
+        self.seed = pools[0].seed
+        self.without = tuple((pool.seed, pool.count, pool.without) for pool in pools)
+        self.images = np.concatenate([pool.images for pool in pools])
+        self.count = len(self.images)
+
+    def fill(self, workers=None, progress=True, *, first=0) -> "JoinedPools":
+        """Nothing to draw."""
+        return self
+
+
 def objects_of(mask: np.ndarray) -> list[np.ndarray]:
     """Objects (bool `H x W`, at most 8) of a mask `H x W` of classes, the largest first.
 

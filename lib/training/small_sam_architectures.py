@@ -89,7 +89,7 @@ def _decode(sam: Sam) -> None:
 
 
 def main(arguments=None):
-    """Measure and write `results/small_sam/architectures.json`."""
+    """Measure and write `results/benchmarks/small_sam_architectures.json`."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", required=True, help="folder of pools and checkpoints")
     parser.add_argument("--minutes", type=float, default=10, help="CPU minutes for each")
@@ -98,7 +98,7 @@ def main(arguments=None):
         help="folder of a data set to score on, beside generated images",
     )  # fmt: skip
     parser.add_argument("--images", type=int, default=100, help="at most so many of each set")
-    parser.add_argument("--results", default="results/small_sam/architectures.json")
+    parser.add_argument("--results", default="results/benchmarks/small_sam_architectures.json")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args(arguments)
     objects = {"generated": generated_objects(chosen.images)[:2]}
@@ -110,6 +110,7 @@ def main(arguments=None):
         "threads": torch.get_num_threads(), "images": {k: len(v[0]) for k, v in objects.items()},
         "architectures": found, **provenance(),
     }  # fmt: skip
+    Path(chosen.results).parent.mkdir(parents=True, exist_ok=True)
     Path(chosen.results).write_text(json.dumps(report, indent=1) + "\n")
     print(chosen.results)
 

@@ -105,11 +105,11 @@ def _difference(values):
 
 
 def main(arguments=None):
-    """Measure and write `results/small_sam/ingredients.json`."""
+    """Measure and write `results/benchmarks/small_sam_ingredients.json`."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", required=True, help="folder of pools and checkpoints")
     parser.add_argument("--data-root", action="append", required=True, help="folder of a data set")
-    parser.add_argument("--results", default="results/small_sam/ingredients.json")
+    parser.add_argument("--results", default="results/benchmarks/small_sam_ingredients.json")
     parser.add_argument("--steps", type=int, default=300, help="of 24 images, in each run")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--images", type=int, default=100, help="at most so many of each set")
@@ -133,6 +133,7 @@ def main(arguments=None):
         "start": "shipped small SAM", "images": {k: len(v[0]) for k, v in objects.items()},
         "ingredients": {name: INGREDIENTS[name] for name in ingredients}, **found, **origin,
     }  # fmt: skip
+    Path(chosen.results).parent.mkdir(parents=True, exist_ok=True)
     Path(chosen.results).write_text(json.dumps(report, indent=1) + "\n")
     print(chosen.results)
 

@@ -1,0 +1,84 @@
+"""Tables of the small SAM's studies, from their reports and records alone.
+
+Every function returns a DataFrame of text for `lib.evaluation.to_markdown`. Scores are mean IoU
+in percent.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from lib.evaluation.records import Record
+from lib.evaluation.statistics import paired_difference
+from lib.training.small_sam_card import PROMPTS
+
+
+def architecture_table(report: Mapping, prompts=("jittered_box", "clicks_1")) -> pd.DataFrame:
+    """Encoders by size, latency and what they reached in the same CPU time.
+
+    `report`: of `lib.training.small_sam_architectures`. The scores of a data set stand in one
+    cell, in the order of `prompts`.
+    """
+    names = " / ".join(PROMPTS[prompt] for prompt in prompts)
+    return pd.DataFrame(
+        {
+            name: {
+                "MB": f"{found['megabytes']:.1f}",
+                "encoder, ms": f"{found['encoder_ms']:.0f}",
+                "decoder, ms": f"{found['decoder_ms']:.1f}",
+            }
+            | {
+                f"{data}: {names}": " / ".join(f"{100 * scores[p]:.0f}" for p in prompts)
+                for data, scores in found["accuracy"].items()
+            }
+            for name, found in report["architectures"].items()
+        }
+    ).T.rename_axis("image encoder")
+
+
+def ingredient_table(report: Mapping, prompt: str = "jittered_box") -> pd.DataFrame:
+    """What each ingredient adds by data set: mean and standard error over the images.
+
+    `report`: of `lib.training.small_sam_ingredients`; `prompt`: a key of `PROMPTS` in it.
+    """
+    return pd.DataFrame(
+        {
+            f"{name}: {report['ingredients'][name]}": {
+                data: f"{100 * found[prompt]['mean']:+.1f} ± "
+                f"{100 * found[prompt]['standard_error']:.1f}"
+                for data, found in sets.items()
+            }
+            for name, sets in report["adds"].items()
+        }
+    ).T.rename_axis("ingredient")
+
+
+def tuning_table(
+    before: Sequence[Record],
+    after: Sequence[Record],
+    prompts: Sequence[str] = ("jittered_box", "clicks_1", "clicks_3"),
+) -> pd.DataFrame:
+    """What other medical images are worth: one row a data set that was left out.
+
+    A cell: the score of the weights before, the gain, and the gain's 95 % interval over images.
+
+    Raises:
+        ValueError: a data set of `after` is missing in `before`, or was scored on other images.
+    """
+    shipped = {record.dataset: record for record in before}
+    rows = {}
+    for record in after:
+        if record.dataset not in shipped:
+            raise ValueError(f"before: no record of {record.dataset}, which was tuned for")
+        pair = shipped[record.dataset], record
+        rows[record.dataset] = {PROMPTS[prompt]: _gain(*pair, prompt) for prompt in prompts}
+    return pd.DataFrame(rows).T.rename_axis("left out")
+
+
+def _gain(before: Record, after: Record, prompt: str) -> str:
+    old, new = ({row["name"]: row[prompt] for row in r.per_image["last"]} for r in (before, after))
+    gain = paired_difference(new, old)
+    return (
+        f"{100 * before.scores['last'][prompt]:.0f} {100 * gain.mean:+.0f} "
+        f"[{100 * gain.low:+.0f}, {100 * gain.high:+.0f}]"
+    )

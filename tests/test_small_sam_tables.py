@@ -1,0 +1,61 @@
+"""Tables of the small SAM's studies, against values read off by hand."""
+
+import dataclasses
+
+import pytest
+
+from lib.evaluation.records import Record
+from lib.training.small_sam_tables import architecture_table, ingredient_table, tuning_table
+
+
+def record(dataset, variant, scores):
+    """A record whose images 0, 1, ... got `scores` with every prompt."""
+    prompts = ("jittered_box", "clicks_1", "clicks_3")
+    rows = [{"name": str(k), **dict.fromkeys(prompts, v)} for k, v in enumerate(scores)]
+    return Record(
+        method="small_sam", variant=variant, dataset=dataset, dataset_fingerprint="f",
+        split_sha256="", labelled_fraction=None, labelled_count=0, seed=0,
+        scores={"last": dict.fromkeys(prompts, sum(scores) / len(scores))},
+        per_image={"last": rows}, parameters={},
+    )  # fmt: skip
+
+
+def test_architectures_by_cost_and_score():
+    found = {
+        "megabytes": 15.94, "encoder_ms": 31.2, "decoder_ms": 6.04,
+        "accuracy": {"polyps": {"jittered_box": 0.704, "clicks_1": 0.55}},
+    }  # fmt: skip
+    table = architecture_table({"architectures": {"ViT": found}})
+    assert table.loc["ViT"].to_dict() == {
+        "MB": "15.9", "encoder, ms": "31", "decoder, ms": "6.0",
+        "polyps: jittered box / 1 click": "70 / 55",
+    }  # fmt: skip
+
+
+def test_what_an_ingredient_adds():
+    report = {
+        "ingredients": {"hidden": "hardly visible"},
+        "adds": {"hidden": {"polyps": {"clicks_1": {"mean": -0.012, "standard_error": 0.0051}}}},
+    }
+    table = ingredient_table(report, "clicks_1")
+    assert table.to_dict() == {"polyps": {"hidden: hardly visible": "-1.2 ± 0.5"}}
+
+
+def test_a_gain_is_paired_by_image():
+    before = [record("polyps", "zero-shot", [0.2, 0.6]), record("nuclei", "zero-shot", [0.5, 0.5])]
+    after = [record("polyps", "tuned on the other sets", [0.3, 0.7])]
+    table = tuning_table(before, after)
+    assert table.index.tolist() == ["polyps"]
+    # Both images gain 10, so the interval has no width.
+    assert set(table.loc["polyps"]) == {"40 +10 [+10, +10]"}
+    assert table.columns.tolist() == ["jittered box", "1 click", "3 clicks"]
+
+
+def test_a_gain_needs_the_same_images_and_a_record_before():
+    after = [record("polyps", "tuned", [0.3, 0.7])]
+    with pytest.raises(ValueError, match="no record of polyps"):
+        tuning_table([], after)
+    fewer = dataclasses.replace(after[0], variant="zero-shot")
+    fewer.per_image["last"][1]["name"] = "other"
+    with pytest.raises(ValueError, match="different images"):
+        tuning_table([record("polyps", "zero-shot", [0.3, 0.7])], [fewer])
