@@ -26,6 +26,7 @@ def main() -> None:
     sizes |= {"size": options.size, "first_steps": options.steps, "fine_steps": options.fine_steps}
     sizes |= {"batch": options.batch, "precision": options.precision, "encoder": options.encoder}
     sizes |= {"fine_learning_rate": options.fine_rate, "validations": options.validations}
+    sizes |= {"runs": options.runs and tuple(options.runs)}
     given = {key: value for key, value in sizes.items() if value is not None}
     config = paper(**given) if options.profile == "paper" else StudyConfig(**given)
 
@@ -80,6 +81,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="steps before mining")
     parser.add_argument("--fine-steps", type=int, help="steps after mining")
     parser.add_argument("--fine-rate", type=float, help="learning rate after mining")
+    parser.add_argument("--runs", nargs="+", choices=RUNS, help="after the first; default: all")
     parser.add_argument("--validations", type=int, help="how often a run is scored on validation")
     parser.add_argument("--batch", type=int, help="images a step")
     parser.add_argument("--precision", help="32-true or bf16-mixed")

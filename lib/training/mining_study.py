@@ -42,6 +42,7 @@ RUNS = {
     CONTINUOUS: {"source": "sam", "rounds": 5},
     UPPER: {"source": "truth"},
 }
+WITHOUT_SAM = (SUPERVISED, LONGER, SELF)
 MASKS = "masks of the unlabelled images"  # the record of control (d), and who draws them:
 PAINTERS = {"network": "network", "SAM": "sam", UPPER: "truth"}
 
@@ -263,6 +264,8 @@ def _folder(cell: Cell, name: str) -> str:
     A checkpoint does not know which weights its run started from, so the name must.
     """
     settings = {**_parameters(cell), "split": cell.split.sha256, "data": cell.dataset.fingerprint()}
+    if name in WITHOUT_SAM:  # another SAM changes nothing
+        del settings["sam"]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     words = f"{cell.dataset.title} {cell.fraction:g} seed{cell.seed} {name} {digest}"
     return "".join(c if c.isalnum() or c == "." else "_" for c in words.lower())

@@ -9,8 +9,7 @@ from lib.training.esp_medsam import study
 
 FIRST = "small (1ab7081d)"  # what "small" meant before records named the weights
 # Runs that ask no SAM, though their records name it, since it belongs to their study's settings.
-ALONE = (mining_study.SUPERVISED, mining_study.LONGER, mining_study.SELF)
-ALONE += ("masks alone", study.LONGER, study.FLOOR)
+ALONE = (*mining_study.WITHOUT_SAM, "masks alone", study.LONGER, study.FLOOR)
 FAMILY_ALONE = (*family.BASELINES, *family.WITHOUT_SAM)  # without a plug-in
 
 
