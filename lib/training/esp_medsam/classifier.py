@@ -44,7 +44,7 @@ class ClassifierTraining(Method):
         self.model, self.modality_of = model, modality
         trained = list(model.classifier.parameters())
         train_only(model, trained)
-        self._optimizer = torch.optim.Adam(trained, lr=config.learning_rate)
+        self._optimizer = torch.optim.Adam(trained, lr=config.learning_rate, fused=True)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Adam over the classifier."""

@@ -57,7 +57,8 @@ class CommonDistillation(Method):
         super().__init__(config)
         self.encoder, self._sam = encoder, sam
         train_only(encoder, encoder.shared_parameters())
-        self._optimizer = torch.optim.Adam(encoder.shared_parameters(), lr=config.learning_rate)
+        trained = encoder.shared_parameters()
+        self._optimizer = torch.optim.Adam(trained, lr=config.learning_rate, fused=True)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Adam over backbone and neck."""

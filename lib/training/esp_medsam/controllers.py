@@ -157,7 +157,7 @@ class JointDistillation(Method):
         self.model, self.modality_of, self._teacher = model, modality, teacher
         trained: list[nn.Parameter] = list(model.encoder.parameters())
         train_only(model, trained)
-        self._optimizer = torch.optim.Adam(trained, lr=config.learning_rate)
+        self._optimizer = torch.optim.Adam(trained, lr=config.learning_rate, fused=True)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Adam over the encoder."""

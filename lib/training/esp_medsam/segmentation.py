@@ -77,7 +77,7 @@ class EspSegmentation(Method):
         self.model, self.modality_of = model, modality
         trained = _trained(model, config.train)
         train_only(model, trained)
-        self._optimizer = torch.optim.Adam(trained, lr=config.learning_rate)
+        self._optimizer = torch.optim.Adam(trained, lr=config.learning_rate, fused=True)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Adam over the parts that train."""
