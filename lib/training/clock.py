@@ -36,10 +36,14 @@ class Clock:
         return self._before["cpu_seconds"] + time.process_time() - self._began_cpu
 
     @property
+    def spent(self) -> float:
+        """Seconds that count towards the budget."""
+        return self.cpu_seconds if self._by_cpu else self.seconds
+
+    @property
     def fraction(self) -> float:
         """Share of the budget that is used up, at most 1."""
-        spent = self.cpu_seconds if self._by_cpu else self.seconds
-        return min(spent / self.budget, 1.0)
+        return min(self.spent / self.budget, 1.0)
 
     def state_dict(self) -> dict[str, float]:
         """Both times so far."""

@@ -87,17 +87,17 @@ class MinuteLine:
 
     def __init__(self, clock: Clock, size: int):
         """The first line comes after a minute."""
-        self.clock, self.size, self._next, self._shown = clock, size, clock.seconds + 60, 0
+        self.clock, self.size, self._next, self._shown = clock, size, clock.spent + 60, 0
 
     def update(self, history, total):
         """Print where the run stands if a minute has passed."""
-        if self.clock.seconds < self._next:
+        if self.clock.spent < self._next:
             return
-        self._next = self.clock.seconds + 60
+        self._next = self.clock.spent + 60
         row = history.steps[-1]
         names = ("total", "box_iou", "corrected_iou", "learning_rate")
         losses = ", ".join(f"{name} {row[name]:.4g}" for name in names)
-        minutes = f"{self.clock.seconds / 60:.0f} of {self.clock.budget / 60:g} minutes"
+        minutes = f"{self.clock.spent / 60:.0f} of {self.clock.budget / 60:g} minutes"
         print(f"{minutes}, {self.size} px, step {row['step']}: {losses}", flush=True)
         for found in history.validations[self._shown :]:
             scores = ", ".join(f"{name} {found[name]:.3f}" for name in CURVE)
