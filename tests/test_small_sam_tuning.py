@@ -115,6 +115,12 @@ def test_what_is_left_out_is_not_read(tmp_path):
     sam = tune(tmp_path, data, **settings)
     fresh = tiny().state_dict()
     assert any(not torch.equal(value, fresh[key]) for key, value in sam.state_dict().items())
+    # the same run, all of what it learnt: the mean lies half way
+    end = tune(tmp_path, data, **settings, keep=0).state_dict()
+    assert all(
+        torch.allclose(value, (fresh[key] + end[key]) / 2)
+        for key, value in sam.state_dict().items()
+    )
     assert "then real images: a; 1 generated" in (tmp_path / "README.md").read_text()
     with pytest.raises(ValueError, match="left_out must be one of a, b"):
         tune(tmp_path, data, **settings | {"left_out": "c"})
@@ -137,11 +143,11 @@ def test_the_command_writes_weights_and_a_record(tmp_path, monkeypatch):
     small_sam_tuning.main([
         "--output", str(tmp_path / "out"), "--data-root", f"one={tmp_path / 'one'}",
         "--data-root", f"two={tmp_path / 'two'}", "--leave-out", "one", "--steps", "1",
-        "--size", "128", "--per-set", "1", "--generated", "0",
+        "--size", "128", "--per-set", "1", "--generated", "0", "--keep", "0",
         "--results", str(tmp_path / "records"),
     ])  # fmt: skip
     (record,) = read_records(tmp_path / "records")
     assert record.parameters["tuning_steps"] == 1
-    assert record.variant == "tuned on the other sets, nothing generated"
+    assert record.variant == "tuned on the other sets, nothing generated, no mean"
     assert record.scores["last"]["images"] == 1
     load_small_sam(tmp_path / "out/without-one/small_sam.safetensors")
