@@ -35,10 +35,11 @@ def test_architectures_by_cost_and_score():
 def test_what_an_ingredient_adds():
     report = {
         "ingredients": {"hidden": "hardly visible"},
+        "complete": {"polyps": {"clicks_1": 0.5184}},
         "adds": {"hidden": {"polyps": {"clicks_1": {"mean": -0.012, "standard_error": 0.0051}}}},
     }
     table = ingredient_table(report, "clicks_1")
-    assert table.to_dict() == {"polyps": {"hidden: hardly visible": "-1.2 ± 0.5"}}
+    assert table.to_dict() == {"polyps": {"all": "51.8", "hidden: hardly visible": "-1.2 ± 0.5"}}
 
 
 def test_a_gain_is_paired_by_image():

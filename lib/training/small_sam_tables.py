@@ -39,18 +39,19 @@ def architecture_table(report: Mapping, prompts=("jittered_box", "clicks_1")) ->
 def ingredient_table(report: Mapping, prompt: str = "jittered_box") -> pd.DataFrame:
     """What each ingredient adds by data set: mean and standard error over the images.
 
-    `report`: of `lib.training.small_sam_ingredients`; `prompt`: a key of `PROMPTS` in it.
+    The first row is the score with all of them. `report`: of `lib.training.small_sam_ingredients`;
+    `prompt`: a key of `PROMPTS` in it.
     """
-    return pd.DataFrame(
-        {
-            f"{name}: {report['ingredients'][name]}": {
-                data: f"{100 * found[prompt]['mean']:+.1f} ± "
-                f"{100 * found[prompt]['standard_error']:.1f}"
-                for data, found in sets.items()
-            }
-            for name, sets in report["adds"].items()
+    rows = {
+        "all": {data: f"{100 * means[prompt]:.1f}" for data, means in report["complete"].items()}
+    }
+    for name, sets in report["adds"].items():
+        rows[f"{name}: {report['ingredients'][name]}"] = {
+            data: f"{100 * found[prompt]['mean']:+.1f} ± "
+            f"{100 * found[prompt]['standard_error']:.1f}"
+            for data, found in sets.items()
         }
-    ).T.rename_axis("ingredient")
+    return pd.DataFrame(rows).T.rename_axis("ingredient")
 
 
 def tuning_table(
