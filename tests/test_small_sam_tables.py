@@ -1,11 +1,18 @@
 """Tables of the small SAM's studies, against values read off by hand."""
 
 import dataclasses
+import json
 
 import pytest
 
-from lib.evaluation.records import Record
-from lib.training.small_sam_tables import architecture_table, ingredient_table, tuning_table
+from lib.evaluation.records import Record, write_record
+from lib.training.small_sam_tables import (
+    architecture_table,
+    ingredient_table,
+    study_tables,
+    tuning_table,
+)
+from lib.training.small_sam_tuning import variant_of
 
 
 def record(dataset, variant, scores):
@@ -52,6 +59,10 @@ def test_a_gain_is_paired_by_image():
     assert table.columns.tolist() == ["jittered box", "1 click", "3 clicks"]
 
 
+def test_nothing_tuned_is_an_empty_table():
+    assert tuning_table([], []).columns.tolist() == ["jittered box", "1 click", "3 clicks"]
+
+
 def test_a_gain_needs_the_same_images_and_a_record_before():
     after = [record("polyps", "tuned", [0.3, 0.7])]
     with pytest.raises(ValueError, match="no record of polyps"):
@@ -60,3 +71,31 @@ def test_a_gain_needs_the_same_images_and_a_record_before():
     fewer.per_image["last"][1]["name"] = "other"
     with pytest.raises(ValueError, match="different images"):
         tuning_table([record("polyps", "zero-shot", [0.3, 0.7])], [fewer])
+
+
+def test_all_tables_come_from_one_folder(tmp_path):
+    assert study_tables(tmp_path) == "not run"
+    (tmp_path / "benchmarks").mkdir()
+    costs = {"megabytes": 1, "encoder_ms": 2, "decoder_ms": 3}
+    scores = {"polyps": {"jittered_box": 0.7, "clicks_1": 0.5}}
+    gain = {"mean": 0.01, "standard_error": 0.002}
+    reports = {
+        "architectures": {"architectures": {"ViT": {**costs, "accuracy": scores}}},
+        "ingredients": {
+            "ingredients": {"hidden": "hardly visible"}, "complete": scores,
+            "adds": {"hidden": {"polyps": {"jittered_box": gain, "clicks_1": gain}}},
+        },
+    }  # fmt: skip
+    for name, report in reports.items():
+        path = tmp_path / "benchmarks" / f"small_sam_{name}.json"
+        path.write_text(json.dumps(report))
+    for dataset in ("polyps", "nuclei"):
+        write_record(record(dataset, "zero-shot", [0.2, 0.6]), tmp_path / "small_sam")
+        write_record(record(dataset, variant_of(), [0.3, 0.7]), tmp_path / "small_sam")
+    write_record(record("polyps", variant_of(keep=0), [0.1, 0.5]), tmp_path / "small_sam")
+    write_record(record("nuclei", variant_of(0, 0), [0.0, 0.4]), tmp_path / "small_sam")
+    text = study_tables(tmp_path)
+    assert text.count("+1.0 ± 0.2") == 2
+    last = text.split("\n\n")[-1]
+    assert "no mean" in last
+    assert [line.count("not run") for line in last.splitlines()] == [0, 0, 1, 1]

@@ -1,16 +1,19 @@
 """Tables of the small SAM's studies, from their reports and records alone.
 
-Every function returns a DataFrame of text for `lib.evaluation.to_markdown`. Scores are mean IoU
-in percent.
+Tables are DataFrames of text for `lib.evaluation.to_markdown`. Scores are mean IoU in percent.
 """
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
-from lib.evaluation.records import Record
+from lib.evaluation.records import Record, read_records
 from lib.evaluation.statistics import paired_difference
+from lib.evaluation.tables import to_markdown
 from lib.training.small_sam_card import PROMPTS
+from lib.training.small_sam_tuning import variant_of
 
 
 def architecture_table(report: Mapping, prompts=("jittered_box", "clicks_1")) -> pd.DataFrame:
@@ -73,7 +76,8 @@ def tuning_table(
             raise ValueError(f"before: no record of {record.dataset}, which was tuned for")
         pair = shipped[record.dataset], record
         rows[record.dataset] = {PROMPTS[prompt]: _gain(*pair, prompt) for prompt in prompts}
-    return pd.DataFrame(rows).T.rename_axis("left out")
+    columns = [PROMPTS[prompt] for prompt in prompts]
+    return pd.DataFrame(rows, index=columns).T.rename_axis("left out")
 
 
 def _gain(before: Record, after: Record, prompt: str) -> str:
@@ -83,3 +87,29 @@ def _gain(before: Record, after: Record, prompt: str) -> str:
         f"{100 * before.scores['last'][prompt]:.0f} {100 * gain.mean:+.0f} "
         f"[{100 * gain.low:+.0f}, {100 * gain.high:+.0f}]"
     )
+
+
+def study_tables(results: Path) -> str:
+    """All of them as markdown, from a folder like this project's `results`; "not run" if missing.
+
+    Encoders, ingredients under a box and for one click, real images of other kinds, and under the
+    same box what keeps those from making the SAM forget.
+    """
+    if not (results / "benchmarks" / "small_sam_ingredients.json").is_file():
+        return "not run"
+    encoders, engine = (
+        json.loads((results / "benchmarks" / f"small_sam_{name}.json").read_text("utf-8"))
+        for name in ("architectures", "ingredients")
+    )
+    tables = [architecture_table(encoders)]
+    for prompt in ("jittered_box", "clicks_1"):
+        tables.append(ingredient_table(engine, prompt).rename_axis(PROMPTS[prompt]))
+    shipped = read_records(results / "small_sam", variant="zero-shot")
+    tuned = {
+        variant: tuning_table(shipped, read_records(results / "small_sam", variant=variant))
+        for variant in (variant_of(), variant_of(keep=0), variant_of(generated=0, keep=0))
+    }
+    box = PROMPTS["jittered_box"]
+    kept = {variant: table[box] for variant, table in tuned.items()}
+    tables += [tuned[variant_of()], pd.DataFrame(kept).fillna("not run").rename_axis(box)]
+    return "\n\n".join(to_markdown(table) for table in tables)
