@@ -126,6 +126,8 @@ def test_what_is_left_out_is_not_read(tmp_path):
         tune(tmp_path, data, **settings | {"left_out": "c"})
     with pytest.raises(ValueError, match="generated must not be negative"):
         tune(tmp_path, data, **settings | {"generated": -1})
+    with pytest.raises(ValueError, match="keep must be in"):
+        tune(tmp_path, data, **settings | {"keep": 2})
 
 
 def test_the_command_writes_weights_and_a_record(tmp_path, monkeypatch):

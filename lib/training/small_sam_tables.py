@@ -67,13 +67,16 @@ def tuning_table(
     A cell: the score of the weights before, the gain, and the gain's 95 % interval over images.
 
     Raises:
-        ValueError: a data set of `after` is missing in `before`, or was scored on other images.
+        ValueError: a data set is twice in `after`, is missing in `before`, or was scored there on
+            other images.
     """
     shipped = {record.dataset: record for record in before}
     rows = {}
     for record in after:
         if record.dataset not in shipped:
             raise ValueError(f"before: no record of {record.dataset}, which was tuned for")
+        if record.dataset in rows:
+            raise ValueError(f"after: two records of {record.dataset}; show one seed at a time")
         pair = shipped[record.dataset], record
         rows[record.dataset] = {PROMPTS[prompt]: _gain(*pair, prompt) for prompt in prompts}
     columns = [PROMPTS[prompt] for prompt in prompts]
@@ -95,21 +98,24 @@ def study_tables(results: Path) -> str:
     Encoders, ingredients under a box and for one click, real images of other kinds, and under the
     same box what keeps those from making the SAM forget.
     """
-    if not (results / "benchmarks" / "small_sam_ingredients.json").is_file():
-        return "not run"
-    encoders, engine = (
-        json.loads((results / "benchmarks" / f"small_sam_{name}.json").read_text("utf-8"))
-        for name in ("architectures", "ingredients")
-    )
-    tables = [architecture_table(encoders)]
+    encoders, engine = _report(results, "architectures"), _report(results, "ingredients")
+    tables = [architecture_table(encoders) if encoders else pd.DataFrame()]
     for prompt in ("jittered_box", "clicks_1"):
-        tables.append(ingredient_table(engine, prompt).rename_axis(PROMPTS[prompt]))
-    shipped = read_records(results / "small_sam", variant="zero-shot")
+        table = ingredient_table(engine, prompt) if engine else pd.DataFrame()
+        tables.append(table.rename_axis(PROMPTS[prompt]))
+    folder = results / "small_sam"
+    records = read_records(folder) if folder.is_dir() else []
+    shipped = [record for record in records if record.variant == "zero-shot"]
     tuned = {
-        variant: tuning_table(shipped, read_records(results / "small_sam", variant=variant))
+        variant: tuning_table(shipped, [r for r in records if r.variant == variant])
         for variant in (variant_of(), variant_of(keep=0), variant_of(generated=0, keep=0))
     }
     box = PROMPTS["jittered_box"]
     kept = {variant: table[box] for variant, table in tuned.items()}
     tables += [tuned[variant_of()], pd.DataFrame(kept).fillna("not run").rename_axis(box)]
-    return "\n\n".join(to_markdown(table) for table in tables)
+    return "\n\n".join("not run" if table.empty else to_markdown(table) for table in tables)
+
+
+def _report(results: Path, study: str) -> dict | None:
+    path = results / "benchmarks" / f"small_sam_{study}.json"
+    return json.loads(path.read_text("utf-8")) if path.is_file() else None

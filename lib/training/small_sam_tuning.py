@@ -55,8 +55,8 @@ def tune(
         start: makes the SAM to go on from; `config`: default `CONFIG`.
 
     Raises:
-        ValueError: if `left_out` is not among the names, nothing else is there, or `generated` is
-            negative.
+        ValueError: if `left_out` is not among the names, nothing else is there, `generated` is
+            negative, or `keep` is outside [0, 1].
     """
     if left_out is not None and left_out not in datasets:
         raise ValueError(f"left_out must be one of {', '.join(datasets)}, not {left_out!r}")
@@ -65,6 +65,8 @@ def tune(
         raise ValueError("datasets must hold at least one that is not left out")
     if generated < 0:
         raise ValueError(f"generated must not be negative, got {generated}")
+    if not 0 <= keep <= 1:
+        raise ValueError(f"keep must be in [0, 1], got {keep}")
     pool = ObjectPool(seen, per_set=per_set, seed=seed, progress=progress)
     if count := round(generated * pool.count):
         drawn = ImagePool(Path(output) / "pool", seed=seed, count=count)
