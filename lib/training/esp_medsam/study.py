@@ -30,6 +30,7 @@ EVALUATIONS = (*KNOWLEDGE, TEACHER)  # what is known of the modality, and who an
 UPPER, FLOOR = "SAM with the true boxes", "true boxes, filled"
 TARGETS_ONLY = "images with a target"
 BOXES = PromptConfig(mode="box", keep=64, min_area=0.0)
+AT_ONCE = 8  # images that SAM sees at a time
 
 
 @dataclass
@@ -128,17 +129,23 @@ def run_bounds(study: EspStudy) -> list[Record]:
     entries = [Entry(m, "", test, labelled=0) for test in study.data.tests for m in (UPPER, FLOOR)]
     if found := find_records(study, entries):
         return found
-    sam = PromptedSam(FrozenSam(study.sam, cache=study.cache), BOXES)
+    frozen = FrozenSam(study.sam, cache=study.cache, encode_at_once=AT_ONCE)
+    sam = PromptedSam(frozen, BOXES)
     data, records = study.data.mixture, []
     for entry in entries:
         rows = []
-        for index in entry.test.indices:
-            mask = data.mask(index)
-            found = filled_boxes(mask)
+        for start in range(0, len(entry.test.indices), AT_ONCE):
+            chosen = entry.test.indices[start : start + AT_ONCE]
+            masks = torch.stack([data.mask(index) for index in chosen])
+            found = torch.stack([filled_boxes(mask) for mask in masks])
             if entry.method == UPPER:
-                truth = torch.stack([mask == 0, mask > 0]).float()
-                found = sam.logits(data.image(index)[None], truth[None])[0][0].argmax(0).cpu()
-            rows.append({"name": data.names[index], **score_image(found, mask)})
+                images = torch.stack([data.image(index) for index in chosen])
+                truth = torch.stack([masks == 0, masks > 0], dim=1).float()
+                found = sam.logits(images, truth)[0].argmax(1)
+            rows += [
+                {"name": data.names[index], **score_image(answer, mask)}
+                for index, answer, mask in zip(chosen, found, masks, strict=True)
+            ]
         records.append(keep(study, entry, rows))
     return records
 
