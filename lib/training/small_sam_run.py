@@ -231,6 +231,9 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", required=True, help="folder of pool, checkpoints and weights")
     parser.add_argument("--minutes", type=float, default=240, help="budget by the clock")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="the budget is one of CPU time, not by the clock"
+    )
     parser.add_argument("--small-share", type=float, default=0.6, help="of it at 128 px")
     parser.add_argument("--pool", type=int, default=4000, help="images on disk (262 kB each)")
     parser.add_argument("--fresh", type=float, default=0.5, help="new images per image seen")
@@ -248,7 +251,7 @@ def main(arguments=None):
         parser.error("--keep needs --start: there are no earlier weights to keep a share of")
     sam, facts = pretrain(
         chosen.output, minutes=chosen.minutes, small_share=chosen.small_share, pool=chosen.pool,
-        fresh=chosen.fresh, workers=chosen.workers, seed=chosen.seed,
+        fresh=chosen.fresh, workers=chosen.workers, seed=chosen.seed, cpu_time=chosen.cpu_time,
         config=SmallSamConfig(batch=chosen.batch, learning_rate=chosen.learning_rate),
         build=partial(load_small_sam, chosen.start) if chosen.start else build_small_sam,
     )  # fmt: skip
