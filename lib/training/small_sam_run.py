@@ -218,6 +218,8 @@ def _facts(done, config, minutes, images):
         f"no patient: {drawn:,} images, seen {_seen(done) / drawn:.1f} times on average",
         "Steps": "; ".join(stages),
         "Images, prompts": f"{_seen(done):,} and {prompts:,}",
+        "First prompts": f"half clicks, half boxes: {config.exact_box:.0%} of them exact, the mean "
+        f"error of the others {config.box_error:g} of the side",
         "Time": f"{done['clock']['seconds'] / 60:.0f} minutes of a budget of {minutes:g}, "
         f"{done['clock']['cpu_seconds'] / 3600:.2f} CPU hours without drawing the images",
         "Recipe": "`lib/training/small_sam.py`, one cosine over the budget",
@@ -240,6 +242,7 @@ def main(arguments=None):
     parser.add_argument("--workers", type=int, default=1, help="processes that draw images")
     parser.add_argument("--batch", type=int, default=SmallSamConfig.batch, help="at 256 px")
     parser.add_argument("--learning-rate", type=float, default=SmallSamConfig.learning_rate)
+    parser.add_argument("--box-error", type=float, default=SmallSamConfig.box_error)
     parser.add_argument("--start", help="weights of a small SAM to go on from, its card beside it")
     parser.add_argument(
         "--keep", type=float, default=0.0, metavar="SHARE",
@@ -252,7 +255,9 @@ def main(arguments=None):
     sam, facts = pretrain(
         chosen.output, minutes=chosen.minutes, small_share=chosen.small_share, pool=chosen.pool,
         fresh=chosen.fresh, workers=chosen.workers, seed=chosen.seed, cpu_time=chosen.cpu_time,
-        config=SmallSamConfig(batch=chosen.batch, learning_rate=chosen.learning_rate),
+        config=SmallSamConfig(
+            batch=chosen.batch, learning_rate=chosen.learning_rate, box_error=chosen.box_error
+        ),
         build=partial(load_small_sam, chosen.start) if chosen.start else build_small_sam,
     )  # fmt: skip
     if chosen.start:
