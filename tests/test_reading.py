@@ -140,7 +140,8 @@ def test_masks_blurred_by_resizing_are_binary(pairs):
         ((170, 255, 85, 85), None, (2, 3, 1, 1)),  # 0 stays the background though it is absent
         ((0, 1, 2, 3), 6, (0, 1, 2, 3)),
         ((0, 1, 2, 3), 2, (0, 1, 1, 1)),
-        ((0, 100, 150, 255), 2, (0, 0, 1, 1)),
+        ((0, 100, 150, 255), 2, (0, 1, 1, 1)),
+        ((0, 1, 2, 255), 2, (0, 1, 1, 0)),  # 255 beside class numbers: no label
         ((0, 1, 2, 255), 4, (0, 1, 2, 3)),
     ],
 )

@@ -14,7 +14,7 @@ from lib.data.errors import DataError, Problems
 from lib.data.hdf5 import inspect_slice, read_slice_image, read_slice_label
 from lib.data.labels import FileValues, LabelRule, count_values, find_rule
 from lib.data.layouts import LAYOUTS, find_entries
-from lib.data.pairing import Entry, natural_key
+from lib.data.pairing import Entry, Found, natural_key
 from lib.data.reading import (
     BROKEN,
     BrokenPicture,
@@ -73,7 +73,12 @@ class FolderDataset(SegmentationDataset):
         found.problems.raise_if_any()
         if not entries:
             raise DataError(f"{self.root} has the layout {self.layout!r} but no image with a mask.")
-        self._rule = _find_rule(entries, classes, facts.classes, self.root)
+        if turned_alone := _turned_alone(entries, self._pictures):
+            found.notes.append(
+                f"{turned_alone} images are turned by EXIF and their masks are not, nor does their "
+                "shape tell whether they should be: look at some of them"
+            )
+        self._rule = _find_rule(entries, classes, facts.classes, found)
         super().__init__(
             names=[entry.name for entry in entries],
             groups=[entry.group or entry.name for entry in entries],
@@ -158,6 +163,18 @@ def _check_shapes(
                 problems.add(SHAPE, path, detail)
 
 
+def _turned_alone(entries: Sequence[Entry], pictures: dict[Path, Picture]) -> int:
+    """How many images have an EXIF rotation that a mask of the same shape lacks."""
+    return sum(
+        pictures[entry.image].orientation not in (0, 1)
+        and any(
+            pictures[path].orientation in (0, 1) and _fits(pictures[path], pictures[entry.image])
+            for path in entry.masks
+        )
+        for entry in entries
+    )
+
+
 def _fits(mask: Picture, image: Picture) -> bool:
     ratio = mask.width * image.height / (mask.height * image.width)
     return abs(ratio - 1) <= _TOLERANCE
@@ -168,11 +185,15 @@ def _on_its_side(picture: Picture) -> Picture:
 
 
 def _find_rule(
-    entries: Sequence[Entry], asked: int | None, known: int | None, root: Path
+    entries: Sequence[Entry], asked: int | None, known: int | None, found: Found
 ) -> LabelRule:
     """Return how mask values become classes: as the layout knows, or from all masks' values."""
     if known is None:
-        return find_rule(_count_all(entries, root), asked)
+        counted = _count_all(entries, found.problems.root)
+        rule = find_rule(counted, asked)
+        if not any(rule.has_foreground(file) for file in counted):
+            found.notes.append("no mask holds any foreground by this rule: look at the files")
+        return rule
     if asked not in (None, 2, known):
         raise DataError(f"classes={asked}, but this layout has {known} (or 2: any structure).")
     if known == 2:

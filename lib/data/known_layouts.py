@@ -40,7 +40,7 @@ def find_kvasir(base: Path, found: Found, task: str | None) -> None:
 
 
 def _is_covid(folder: Path) -> bool:
-    return folder.name.endswith("Segmentation Data") and any(
+    return folder.resolve().name.endswith("Segmentation Data") and any(
         (folder / split).is_dir() for split in ("Train", "Val", "Test")
     )
 
@@ -55,7 +55,12 @@ def locate_covid(folders: Sequence[Path]) -> Path | None:
 
 def find_covid(base: Path, found: Found, task: str | None) -> None:
     """Pair <split>/<class>/images with "lung masks" or "infection masks"; domain = class."""
-    kinds = {f.name.split()[0].lower(): f for f in folders_below(base) if _is_covid(f)}
+    kinds = {f.resolve().name.split()[0].lower(): f for f in folders_below(base) if _is_covid(f)}
+    if task is None and len(kinds) > 1:
+        found.notes.append(
+            "masks of lungs; for infections give task='infection', or 'Infection Segmentation "
+            "Data' as the root"
+        )
     task = task or ("lung" if "lung" in kinds else "infection")
     if task not in kinds:
         raise DataError(
@@ -91,8 +96,8 @@ def find_isic(base: Path, found: Found, task: str | None) -> None:
     used = {path for paths in (*images.values(), *masks.values()) for path in paths}
     found.ignored += [path for path in files if path not in used]
     for name, image, parts in match(images, masks, found):
-        words = re.split(r"[^a-z]+", image.parent.name.lower())
-        split = next((SPLITS[word] for word in words if word in SPLITS), "")
+        words = re.split(r"[^a-z]+", image.parent.relative_to(base).as_posix().lower())
+        split = next((SPLITS[word] for word in reversed(words) if word in SPLITS), "")
         found.entries.append(Entry(name, image, parts, split=split))
 
 
@@ -170,7 +175,7 @@ def find_shenzhen(base: Path, found: Found, task: str | None) -> None:
 
 
 def is_drive(folder: Path) -> bool:
-    """Tell by the folder 1st_manual."""
+    """Tell by the folder 1st_manual in training or test."""
     return any((folder / part / "1st_manual").is_dir() for part in ("training", "test"))
 
 
@@ -188,14 +193,26 @@ def find_drive(base: Path, found: Found, task: str | None) -> None:
     found.notes.append("field-of-view masks are not used: scores cover the whole picture")
 
 
+_DSB_ID = re.compile(r"[0-9a-f]{64}")
+
+
 def _is_nucleus_folder(folder: Path) -> bool:
     return (folder / "images" / f"{folder.name}.png").exists() and (folder / "masks").is_dir()
 
 
+def _is_dsb(base: Path) -> bool:
+    """One folder a case is a common form; this set has long ids, and a file for each nucleus."""
+    return base.name.startswith("stage1") or any(
+        _DSB_ID.fullmatch(case.name) or len(list((case / "masks").glob("*.png"))) > 1
+        for case in base.iterdir()
+        if _is_nucleus_folder(case)
+    )
+
+
 def locate_dsb(folders: Sequence[Path]) -> Path | None:
-    """Return the parent of the first <id> with images/<id>.png and masks/."""
-    one = next(filter(_is_nucleus_folder, folders), None)
-    return one and one.parent
+    """Return the parent of the first <id> with images/<id>.png and masks/, a file a nucleus."""
+    one = next(filter(_is_nucleus_folder, folders[1:]), None)
+    return one.parent if one and _is_dsb(one.parent) else None
 
 
 def find_dsb(base: Path, found: Found, task: str | None) -> None:

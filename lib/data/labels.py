@@ -54,6 +54,13 @@ class LabelRule:
             )
         return np.array([self.table[value] for value in known], np.uint8)[position]
 
+    def has_foreground(self, file: FileValues) -> bool:
+        """Tell whether a mask with these values has a pixel of a class above 0."""
+        if self.table is not None:
+            return any(self.table.get(value) for value in file.counts)
+        values = np.array(list(file.counts))
+        return bool(binarise(MaskPixels(values, file.lossy, file.deep)).any())
+
     def __str__(self) -> str:
         """Say the rule in one line."""
         if self.table is None:
@@ -94,7 +101,9 @@ def count_values(pixels: MaskPixels, path: Path) -> FileValues:
 def find_rule(files: Sequence[FileValues], classes: int | None = None) -> LabelRule:
     """Return what the values of all masks of a data set mean together.
 
-    `classes` forces the number of classes, background included. 0 (black) is always background.
+    `classes` forces the number of classes, background included. 0 (black) is always background;
+    classes=2 takes all else as one foreground, but for soft edges, which are cut at half, and for
+    255 beside class numbers, which marks pixels without a label.
     The order of the rules: JPEG: binary, unless flat areas of a middle grey show more classes. One
     value beside 0, or 0/1 files beside 0/255 files: binary. Foreground close to 255 but for soft
     edges: binary. Class numbers up to 31: as they are. Up to 32 other values: classes in the order
@@ -105,7 +114,7 @@ def find_rule(files: Sequence[FileValues], classes: int | None = None) -> LabelR
         total.update(file.counts)
     values = {value for value in total if value}
     if classes == 2:
-        return _one_foreground(files, values)
+        return _one_foreground(files, total)
     if any(file.lossy for file in files):
         return _blurred(files, total, classes)
     if classes is None:
@@ -113,10 +122,7 @@ def find_rule(files: Sequence[FileValues], classes: int | None = None) -> LabelR
             return LabelRule(2, {0: 0} | dict.fromkeys(values, 1))
         if values == {1, 255} and not any({1, 255} <= file.counts.keys() for file in files):
             return LabelRule(2, {0: 0, 1: 1, 255: 1})
-        middle = {value for value in values if value < 239}
-        few, many = len(middle) >= 3, len(values) > MAX_DETECTED
-        white = _share_near_white(total)
-        if (few and white >= 0.95) or (many and white >= 0.5 and not _has_middle_peak(total)):
+        if _soft_edged(total):
             return LabelRule()
     return _label_map(files, values, classes)
 
@@ -126,14 +132,34 @@ def shown_value(value: int) -> str:
     return f"#{value - COLOUR:06X}" if value >= COLOUR else str(value)
 
 
-def _one_foreground(files: Sequence[FileValues], values: set[int]) -> LabelRule:
-    """Classes forced to 2: numbers count as foreground, grey levels are cut at half."""
-    lossless = not any(file.lossy for file in files)
-    numbers = max(values, default=1) < MAX_DETECTED
-    instances = all(file.deep for file in files) and max(values, default=1) < 32768
-    if lossless and (numbers or instances or len(values) <= 1):
-        return LabelRule(2, {0: 0} | dict.fromkeys(sorted(values), 1))
-    return LabelRule()
+def _one_foreground(files: Sequence[FileValues], total: Counter) -> LabelRule:
+    """Classes forced to 2: every value counts as foreground; blurred greys are cut at half."""
+    values = {value for value in total if value}
+    blurred = any(file.lossy for file in files) or _soft_edged(total)
+    full_scale = any(file.deep for file in files) and max(values, default=1) >= 32768
+    if blurred or (full_scale and len(values) > 1):
+        return LabelRule()
+    void = _beside_void(values) and any({1, 255} <= file.counts.keys() for file in files)
+    table = {0: 0} | dict.fromkeys(sorted(values), 1)
+    return LabelRule(2, table | {255: 0} if void else table)
+
+
+def _beside_void(values: set[int]) -> bool:
+    """Tell whether the values are class numbers 1, 2, ... and 255."""
+    return len(values) > 1 and values == {*range(1, len(values)), 255}
+
+
+def _soft_edged(total: Counter) -> bool:
+    """Tell whether nearly all that is not black is white: the greys are edges, or rounding."""
+    values = {value for value in total if value}
+    middle = {value for value in values if value < 239}
+    white = _share_near_white(total)
+    if len(middle) >= 3 and white >= 0.95:
+        return True
+    if len(values) > MAX_DETECTED and white >= 0.5 and not _has_middle_peak(total):
+        return True
+    rounded = [value for value in values if 247 <= value <= 255]
+    return len(rounded) > 1 and all(value <= 8 or 247 <= value <= 255 for value in values)
 
 
 def _blurred(files: Sequence[FileValues], total: Counter, classes: int | None) -> LabelRule:
@@ -153,13 +179,13 @@ def _label_map(files: Sequence[FileValues], values: set[int], classes: int | Non
         count = classes or max(2, highest + 1)
         return LabelRule(count, {value: value for value in range(count)})
     allowed = classes or MAX_DETECTED
-    void = classes is None and len(values) > 1 and values == {*range(1, len(values)), 255}
+    void = classes is None and _beside_void(values)
     if len(values) < allowed and not void:
         ordered = [0, *sorted(values)]
         return LabelRule(classes or len(ordered), {v: label for label, v in enumerate(ordered)})
     bad = [file.path for file in files if any(v >= (classes or 2) for v in file.counts)]
     what = (
-        "255 beside class numbers, which often marks pixels without a label"
+        "255 beside class numbers, which often marks pixels without a label (background then)"
         if void
         else f"{len(values)} different values above 0"
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lib.data import known_layouts as known
 from lib.data.errors import DataError, Problems
+from lib.data.index_file import apply_index
 from lib.data.pair_folder import find_pairs, locate_pairs
 from lib.data.pairing import Found, folders_below
 
@@ -136,7 +137,9 @@ def find_entries(root: Path, layout: str = "auto", task: str | None = None) -> t
     for name in LAYOUTS if layout == "auto" else [layout]:
         base = LAYOUTS[name].locate(folders)
         if base is not None:
-            return name, _filled(name, base, root, task)
+            found = _filled(name, base, root, task)
+            found.notes += _left_out(name, base, folders)
+            return name, found
     tried = LAYOUTS if layout == "auto" else [layout]
     looked = "\n".join(f"  - {name}: {LAYOUTS[name].looks_for}" for name in tried)
     raise DataError(
@@ -153,7 +156,19 @@ def _filled(name: str, base: Path, root: Path, task: str | None) -> Found:
         raise DataError(f"Layout {name!r} has no task {task!r}; it has {known_tasks}.")
     found = Found(Problems(root))
     LAYOUTS[name].find(base, found, task)
+    if (base / "index.csv").is_file():
+        apply_index(base / "index.csv", found)
     return found
+
+
+def _left_out(name: str, base: Path, folders: Sequence[Path]) -> list[str]:
+    """Notes on other data sets beside the one that is read."""
+    notes = []
+    for other, layout in LAYOUTS.items():
+        place = layout.locate(folders) if other != name else None
+        if place and not (place.is_relative_to(base) or base.is_relative_to(place)):
+            notes.append(f"not read: {place} (layout {other}); name it as the root to read it")
+    return notes
 
 
 def _contents(root: Path) -> str:

@@ -1,5 +1,6 @@
 """Finding which mask belongs to which image in folders of files, by their names."""
 
+import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
@@ -19,6 +20,7 @@ _MASK_ENDINGS = re.compile(
     r"[ _-]+(masks?|segmentations?|seg|gt|ground_?truth|labels?|annotations?|1st_manual|manual1?)$",
     re.IGNORECASE,
 )
+_SYSTEM = ("Thumbs.db", "desktop.ini")
 _IMAGE_ENDINGS = re.compile(r"[ _-]+(images?|img|training|test)$", re.IGNORECASE)
 
 
@@ -51,16 +53,22 @@ def natural_key(text: str) -> list:
 
 
 def files_below(directory: Path) -> list[Path]:
-    """Return all files below `directory` in natural order, without hidden and system files."""
-    found = [
-        path
-        for path in directory.rglob("*")
-        if not any(
-            part.startswith(".") or part in ("__MACOSX", "Thumbs.db", "desktop.ini")
-            for part in path.relative_to(directory).parts
-        )
-        and not path.is_dir()  # keeps broken links, which are then reported
-    ]
+    """Return all files below `directory` in natural order, without hidden and system files.
+
+    Links to folders are followed; a folder that was entered already is not entered again.
+    """
+    found, entered = [], set()
+    for folder, inner, files in os.walk(directory, followlinks=True):
+        entered.add(os.path.realpath(folder))
+        inner[:] = [
+            name
+            for name in inner
+            if name[0] != "."
+            and name != "__MACOSX"
+            and os.path.realpath(os.path.join(folder, name)) not in entered
+        ]
+        # Broken links are kept: they are reported later.
+        found += [Path(folder, name) for name in files if name[0] != "." and name not in _SYSTEM]
     return sorted(found, key=lambda path: natural_key(path.as_posix()))
 
 

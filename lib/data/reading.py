@@ -113,7 +113,8 @@ class MaskPixels:
     """A mask as stored, before anyone has said what its values mean.
 
     values: H x W, uint8 or int32. Grey pixels carry their value (1-bit ones 0 and 255), coloured
-        ones COLOUR + 0xRRGGBB, those of a coloured palette their index; what is transparent is 0.
+        ones COLOUR + 0xRRGGBB, those of a coloured palette that begins with black their index;
+        what is transparent is 0.
     lossy: from a JPEG, so that the values around edges mean nothing.
     deep: more than 8 bits a pixel, always grey.
     """
@@ -130,7 +131,7 @@ def read_mask(path: Path) -> MaskPixels:
         return MaskPixels(np.array(picture.convert("L")), lossy)
     if _is_deep(picture):
         return MaskPixels(np.nan_to_num(np.array(picture)).round().astype(np.int32), deep=True)
-    if picture.mode == "P" and not _grey_palette(picture):
+    if picture.mode == "P" and _class_palette(picture):
         return MaskPixels(np.array(picture))
     transparent = None
     if picture.has_transparency_data:
@@ -189,9 +190,15 @@ def _is_deep(picture: Image.Image) -> bool:
     return picture.mode.startswith(("I", "F"))
 
 
-def _grey_palette(picture: Image.Image) -> bool:
+def _class_palette(picture: Image.Image) -> bool:
+    """Whether the index is the class: colours, and black first, as in a map that was labelled.
+
+    Software that reduces colours puts the most frequent ones first, whatever they are.
+    """
     colours = picture.convert("RGB").getcolors(256)
-    return all(red == green == blue for _, (red, green, blue) in colours)
+    grey = all(red == green == blue for _, (red, green, blue) in colours)
+    first = tuple(picture.getpalette("RGB")[:3])
+    return not grey and first == (0, 0, 0) and not picture.has_transparency_data
 
 
 def _refuse_stack(opened: Image.Image) -> None:

@@ -65,16 +65,23 @@ def make_split(
         nearest number that they allow. 0 for none.
     own: keep the parts that the data set's authors made, where it has any: its test set stays the
         test set, its validation set the validation set, and only what is missing is drawn from its
-        training set (with images of no part).
+        training set (with images of no part, but for those of a group that is in a kept part:
+        they join it).
     near_duplicates: images that look the same count as one group (decodes every image once).
     Raises DataError when there are too few groups.
     """
     groups = _groups(dataset, near_duplicates)
     parts: dict[str, list[str]] = {part: [] for part in PARTS}
     pool = []
-    for name, given in zip(dataset.names, dataset.splits, strict=True):
-        (parts[given] if own and given in ("val", "test") else pool).append(name)
+    given = dict(zip(dataset.names, dataset.splits, strict=True))
+    for name, part in given.items():
+        (parts[part] if own and part in ("val", "test") else pool).append(name)
     kept = [part for part in ("test", "val") if parts[part]]
+    for part in kept:  # images of no part whose group the authors named there
+        there = {groups[name] for name in parts[part]}
+        rest = [name for name in pool if not given[name] and groups[name] in there]
+        parts[part] += rest
+        pool = _without(pool, rest)
     for part, wanted in (("test", test), ("val", val)):
         if part not in kept:
             parts[part] = _draw(pool, groups, _number(wanted, len(dataset), part), f"{seed}/{part}")
