@@ -158,6 +158,19 @@ def test_a_sample_is_augmented_alike_in_any_batch():
     assert torch.equal(strong_batch(images, seed=1, epoch=epochs, indices=indices)[3], alone)
 
 
+def test_views_do_not_depend_on_the_precision_of_the_step():
+    images, masks = torch.rand(2, 3, 48, 64), torch.randint(0, 3, (2, 48, 64))
+    key = {"seed": 1, "epoch": 2, "indices": [3, 4]}
+    image, mask = weak_batch(images, masks, **key)
+    bright = strong_batch(images, config=StrongConfig(blur=1.0), **key)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = weak_batch(images, masks, **key)
+        half_bright = strong_batch(images, config=StrongConfig(blur=1.0), **key)
+    assert torch.equal(half[0], image)
+    assert torch.equal(half[1], mask)
+    assert torch.equal(half_bright, bright)
+
+
 def test_one_epoch_number_serves_a_batch():
     images = torch.rand(2, 3, 16, 16)
     moved, targets = weak_batch(images, seed=0, epoch=6, indices=[3, 4])

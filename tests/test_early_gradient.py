@@ -63,3 +63,11 @@ def test_without_gradient_the_loss_comes_back(network):
         assert with_gradient(loss, network.parameters()) is loss
     constant = torch.tensor(1.0)
     assert with_gradient(constant, network.parameters()) is constant
+
+
+def test_in_float16_the_loss_waits_for_the_loop_s_factor(network):
+    loss = network(torch.rand(2, 3)).square().mean()
+    with torch.autocast("cpu", torch.float16):
+        assert with_gradient(loss, network.parameters()) is loss
+    with torch.autocast("cpu", torch.bfloat16):
+        assert with_gradient(loss, network.parameters()) is not loss

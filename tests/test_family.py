@@ -135,7 +135,16 @@ def test_bfloat16(name):
     history = fit(method, stream(**batches(method)), steps=1, **loose)
     exact = tiny(name, distillation="frozen")
     whole = fit(exact, stream(**batches(exact)), steps=1, device="cpu", progress=False)
-    assert history.steps[0]["total"] == pytest.approx(whole.steps[0]["total"], rel=0.05)
+    # How many images the frozen SAM is asked about hangs on rounding here; what it says does not.
+    for half, full in zip(_own_and_sam(history), _own_and_sam(whole), strict=True):
+        assert half == pytest.approx(full, rel=0.05)
+
+
+def _own_and_sam(history):
+    """The method's own loss, and SAM's for each image that it was asked about."""
+    row = history.steps[0]
+    share = row["sam_distillation"] / row["sam_answered"] if row["sam_answered"] else 0.0
+    return row["total"] - row["sam_distillation"], share
 
 
 def test_u_nets_start_alike_and_the_global_generator_stays():

@@ -110,6 +110,19 @@ def test_evaluate_does_not_depend_on_batches_and_leaves_the_mode():
     assert method.network[1].num_batches_tracked == 0
 
 
+def test_evaluate_of_a_bound_function_leaves_batch_norm_alone():
+    """A method in training mode, as `fit` leaves it: its statistics are not those of a batch."""
+    method, data = supervised().train(), Squares(6)
+    with torch.no_grad():
+        method.network[1].running_mean.fill_(0.3)
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    expected = evaluate(method, data, range(6))
+    assert evaluate(method.predict, data, range(6), batch_size=2) == expected
+    assert evaluate(method.network.forward, data, range(6)) == expected
+    assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
+    assert method.training
+
+
 @pytest.mark.parametrize(
     ("predict", "indices", "message"),
     [

@@ -164,10 +164,11 @@ def weak_batch(
     """
     keys = _keys(seed, epoch, indices, view, len(images))
     targets = [None] * len(images) if masks is None else masks
-    pairs = [
-        weak(image, mask, key=key, config=config)
-        for image, mask, key in zip(images, targets, keys, strict=True)
-    ]
+    with _full_precision(images):
+        pairs = [
+            weak(image, mask, key=key, config=config)
+            for image, mask, key in zip(images, targets, keys, strict=True)
+        ]
     moved = torch.stack([image for image, _ in pairs])
     return moved, None if masks is None else torch.stack([mask for _, mask in pairs])
 
@@ -183,8 +184,17 @@ def strong_batch(
 ) -> Tensor:
     """`strong` for each sample of a batch: images Bx3xHxW; arguments as in `weak_batch`."""
     keys = _keys(seed, epoch, indices, view, len(images))
-    views = [strong(image, key=key, config=config) for image, key in zip(images, keys, strict=True)]
-    return torch.stack(views)
+    with _full_precision(images):
+        pairs = zip(images, keys, strict=True)
+        return torch.stack([strong(image, key=key, config=config) for image, key in pairs])
+
+
+def _full_precision(images: Tensor) -> torch.autocast:
+    """A step may run in 16 bits, where places would be rounded, by up to a pixel of a large image.
+
+    A view depends on sample and key alone, not on the precision of whoever asks for it.
+    """
+    return torch.autocast(images.device.type, enabled=False)
 
 
 def cutmix_box(size: tuple[int, int], *, key: Key, config: CutMixConfig | None = None) -> Tensor:

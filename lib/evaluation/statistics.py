@@ -25,7 +25,8 @@ def bootstrap_interval(
     """Percentile bootstrap interval of the mean: images are drawn anew with replacement.
 
     Deterministic for a seed. The interval speaks of other test images of the same kind, not of
-    other training runs; seeds are the measure of those.
+    other training runs; seeds are the measure of those. Images of one patient are drawn apart from
+    each other, so where several are scored (slices) the interval is somewhat too narrow.
 
     Raises:
         ValueError: fewer than two values, or a value that is not finite.

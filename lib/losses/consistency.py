@@ -7,8 +7,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lib.losses.segmentation import SMOOTH
-
 
 def squared_error(probabilities: Tensor, target: Tensor, *, keep: Tensor | None = None) -> Tensor:
     """Mean over pixels and classes of (p - q)^2; the target q is detached.
@@ -56,24 +54,6 @@ def masked_cross_entropy(logits: Tensor, mask: Tensor, keep: Tensor) -> Tensor:
     """
     entropy = functional.cross_entropy(logits.float(), mask, reduction="none")
     return (entropy * keep).sum() / keep.sum().clamp(min=1)
-
-
-def masked_dice_loss(logits: Tensor, mask: Tensor, keep: Tensor) -> Tensor:
-    """`lib.losses.segmentation.dice_loss` over the True pixels of `keep`, mean over images.
-
-    1 - (2 sum k p y + 1) / (sum k p + sum k y + 1), mean over the foreground classes.
-
-    Args:
-        logits: `B x C x H x W`.
-        mask: `B x H x W` int64 in 0..C-1.
-        keep: `B x H x W` bool.
-    """
-    keep = keep.unsqueeze(1)
-    predicted = (logits.float().softmax(dim=1) * keep)[:, 1:]
-    truth = (functional.one_hot(mask, logits.shape[1]).movedim(-1, 1) * keep)[:, 1:]
-    overlap = (predicted * truth).sum(dim=(2, 3))
-    sizes = predicted.sum(dim=(2, 3)) + truth.sum(dim=(2, 3))
-    return (1 - (2 * overlap + SMOOTH) / (sizes + SMOOTH)).mean()
 
 
 def pyramid_consistency(scales: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -54,8 +54,9 @@ def random_clicks(region, generator=None, depth=2):
 def correction_clicks(prediction, target, generator=None):
     """A click in each error region: points `N x 2` and labels `N` (1 missed, 0 invented).
 
-    `prediction`, `target`: boolean `N x H x W`. The click falls on missed or invented pixels in
-    proportion to their number; where nothing is wrong it confirms the target.
+    `prediction`, `target`: boolean `N x H x W`. The click falls on a missed or an invented pixel,
+    rather in a large error than in a thin one (`random_clicks`); where nothing is wrong it confirms
+    the target.
     """
     wrong = prediction ^ target
     right = ~wrong.flatten(1).any(1)

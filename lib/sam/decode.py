@@ -66,7 +66,9 @@ def decode_prompts(
             size are taken as they are; those of any other size cover the whole picture and are
             resized.
         image_index: P numbers in [0, N).
-        size: (H, W) of the pictures in px, before they were resized for SAM.
+        size: (H, W) of the pictures in px, before they were resized for SAM. Coordinates are scaled
+            as `SamPredictor` does, from the corner of a pixel: where SAM's image is s times finer,
+            a point lies (s - 1) / 2 of its pixels up and left of the pixel's middle.
         multimask: False returns SAM's single mask; True its three; "auto" one mask a prompt: the
             single one where a box or a mask says which object is meant, and of points alone,
             which leave that open, the one of the three with the highest predicted IoU.

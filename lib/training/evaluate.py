@@ -26,7 +26,7 @@ def evaluate(
     Args:
         predict: a method, whose ``predict`` is called, or a function or network from images
             ``B x 3 x H x W`` in [0, 1] to logits ``B x C x H x W``, C = ``dataset.classes``.
-            Modules are put in evaluation mode and back.
+            Modules, and those whose bound function is given, are put in evaluation mode and back.
         dataset: opened at one ``size``, so that images form batches.
         indices: which images, as data set indices.
         batch_size: images predicted at a time; changes memory and speed only.
@@ -41,7 +41,8 @@ def evaluate(
     """
     if not len(indices):
         raise ValueError("indices is empty: there is no image to evaluate")
-    module = predict if isinstance(predict, nn.Module) else None
+    owner = getattr(predict, "__self__", predict)  # of a method such as `network.predict`
+    module = owner if isinstance(owner, nn.Module) else None
     forward = predict.predict if isinstance(predict, Method) else predict
     if device is None:
         device = next(module.parameters()).device if module is not None else "cpu"

@@ -154,7 +154,7 @@ def run_method(cell: FamilyCell, name: str, distillation: str | None = None) -> 
         stream,
         steps=config.steps,
         directory=cell.checkpoints and cell.checkpoints / _folder(cell, name, distillation),
-        validate=lambda m: summarise(evaluate(m.predict, cell.dataset, cell.val)),
+        validate=lambda m: summarise(evaluate(m, cell.dataset, cell.val)),
         validate_every=max(1, config.steps // config.validations),
         device=config.device,
         precision=config.precision,

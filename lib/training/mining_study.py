@@ -203,16 +203,16 @@ def _train(
         stream,
         steps=steps,
         directory=cell.checkpoints and cell.checkpoints / _folder(cell, name),
-        validate=lambda m: summarise(evaluate(m.predict, cell.dataset, cell.val)),
+        validate=lambda m: summarise(evaluate(m, cell.dataset, cell.val)),
         validate_every=max(1, steps // cell.config.validations),
         device=cell.config.device,
         precision=cell.config.precision,
         progress=cell.progress,
     )
-    last = evaluate(method.predict, cell.dataset, cell.test)
+    last = evaluate(method, cell.dataset, cell.test)
     final = copy.deepcopy(method.state_dict())
     method.load_state_dict(history.best_state)
-    best = evaluate(method.predict, cell.dataset, cell.test)
+    best = evaluate(method, cell.dataset, cell.test)
     method.load_state_dict(final)
     record = _record(cell, name, {"last": last, "best": best}, origin)
     record.parameters |= {"steps": steps, "method": method.hyperparameters()}

@@ -99,16 +99,20 @@ class SamDistillation(Method):
         # Equation 7: SAM, prompted by what the students agree on, and equation 8, its own loss.
         lesson = self.teacher.teach(images, torch.stack(students).mean(dim=0).detach(), masks)
 
-        # Equations 9 and 10: each student learns from SAM at temperature T, on all images.
+        # Equations 9 and 10: each student learns from SAM at temperature T. A mean over all images:
+        # where SAM was not asked there is no difference to learn from.
         distilled = images.new_zeros(())
         if lesson.answered.any():
-            distilled = sum(
-                distillation_loss(
-                    logits[lesson.answered],
-                    lesson.logits[lesson.answered],
-                    temperature=self.config.temperature,
+            distilled = (
+                sum(
+                    distillation_loss(
+                        logits[lesson.answered],
+                        lesson.logits[lesson.answered],
+                        temperature=self.config.temperature,
+                    )
+                    for logits in students
                 )
-                for logits in students
+                * lesson.answered.float().mean()
             )
         total = losses.total + self.config.weight * distilled
         more = {"sam_distillation": distilled, "sam_answered": lesson.answered.float().mean()}

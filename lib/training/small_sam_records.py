@@ -18,6 +18,7 @@ from lib.data.object_pool import SMALLEST
 from lib.data.open import open_dataset
 from lib.evaluation.provenance import provenance
 from lib.evaluation.records import Record, write_record
+from lib.sam.checkpoints import sam_label
 from lib.sam.small import IMAGE_SIZE, WEIGHTS, load_small_sam
 from lib.training.small_sam_card import update_card
 from lib.training.small_sam_evaluation import (
@@ -34,12 +35,13 @@ HELD_OUT_SEED = 999
 
 def record_of(
     sam, images, masks, names, *, dataset, fingerprint, seed=0, classical=0, variant="zero-shot",
-    parameters=None,
+    parameters=None, weights="",
 ) -> Record:  # fmt: skip
     """Evaluate `images` (`N x 3 x 256 x 256`) and `masks` (bool) into a record.
 
     `classical`: on so many of them GrabCut and random walker are run too; `parameters`: how the
-    weights came about, where that is not in their card.
+    weights came about, where that is not in their card; `weights`: what they are called, such as
+    "small (1ab7081d)".
     """
     began = time.monotonic()
     origin = provenance()
@@ -63,6 +65,7 @@ def record_of(
         scores={"last": means},
         per_image={"last": rows},
         parameters={"size": IMAGE_SIZE, "box_error": BOX_ERROR, "clicks": CLICKS}
+        | ({"sam": weights} if weights else {})
         | {f"tuning_{key}": value for key, value in (parameters or {}).items()},
         seconds=time.monotonic() - began,
         **origin,
@@ -128,6 +131,7 @@ def main(arguments=None):
         record = record_of(
             sam, images, masks, names, dataset=source, fingerprint=fingerprint,
             classical=chosen.classical, variant=chosen.variant,
+            weights=sam_label("small", chosen.weights),
         )  # fmt: skip
         print(write_record(record, chosen.results), flush=True)
         accuracy[name] = record.scores["last"]
