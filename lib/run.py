@@ -26,6 +26,7 @@ from lib.notebook.results import extract_figures, write_results_table
 from lib.paths import repository_root
 
 # A cell of the quick profile that takes longer hangs; the published schedules have no limit.
+PROFILES = ("quick", "paper")
 CELL_SECONDS = 600
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -74,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         help="set a parameter in every chosen notebook that has it; may be repeated",
     )  # fmt: skip
     parser.add_argument(
-        "--profile", choices=("quick", "paper"), help="small CPU run, or the published schedule"
+        "--profile", choices=PROFILES, help="small CPU run, or the published schedule"
     )
     parser.add_argument("--output", default="outputs", metavar="DIR", help="default: outputs")
     parser.add_argument(
@@ -116,8 +117,8 @@ def _select(wishes: list[str], folder: Path) -> list[Path]:
 
 def _is_meant(wish: str, path: Path) -> bool:
     number, _, slug = path.stem.partition("_")
-    if wish.isdigit():
-        return number.isdigit() and int(number) == int(wish)
+    if wish.isdecimal():
+        return number.isdecimal() and int(number) == int(wish)
     return wish in (path.stem, slug) or Path(wish).resolve() == path.resolve()
 
 
@@ -125,6 +126,11 @@ def _output_folder(output: str, root: Path) -> Path:
     folder = root / Path(output).expanduser()
     if folder.exists() and not folder.is_dir():
         raise NotebookError(f"--output {output}: there is a file of that name; name a folder")
+    if (folder / "notebooks").resolve() == (root / "notebooks").resolve():
+        raise NotebookError(
+            f"--output {output}: the executed notebooks would take the place of their sources; "
+            "name another folder"
+        )
     return folder
 
 
@@ -140,6 +146,9 @@ def _values(
         requests.append(("profile", options.profile))
     if any(key == "output" for key, _ in requests):
         raise NotebookError("-p output: use --output DIR, which also moves the executed notebooks")
+    wrong = [value for key, value in requests if key == "profile" and value not in PROFILES]
+    if wrong:
+        raise NotebookError(f"-p profile {wrong[0]}: it is {' or '.join(PROFILES)}")
     if options.timeout is not None and options.timeout < 0:
         raise NotebookError(f"--timeout {options.timeout}: seconds, or 0 for no limit")
     if options.in_place:

@@ -272,6 +272,27 @@ def test_what_is_no_student_is_refused(tmp_path):
     assert not path.exists()
 
 
+def test_an_architecture_that_computes_something_else_is_refused(tmp_path):
+    """Where skips are taken has no weights of its own: names and shapes cannot tell."""
+    torch.manual_seed(0)
+    sizes = {"classes": 2, "widths": [4, 6, 8, 10, 12]}
+    trained = Architecture("vnet_2d", {**sizes, "skips_before_convolutions": True})
+    network, path = trained.build(), tmp_path / "s.safetensors"
+    with pytest.raises(ValueError, match="computes something else"):
+        save_student(path, network, architecture=Architecture("vnet_2d", sizes), size=16)
+    save_student(path, network, architecture=trained, size=16)
+
+
+def test_a_network_that_broke_down_is_refused(tmp_path):
+    network = UNET.build()
+    torch.nn.init.constant_(network.decoder.head.bias, torch.nan)
+    with pytest.raises(ValueError, match="not finite"):
+        save_student(tmp_path / "s.safetensors", network, architecture=UNET, size=16)
+    with pytest.raises(ValueError, match="not finite"):
+        export_onnx(network, tmp_path / "s.onnx", size=16)
+    assert not list(tmp_path.iterdir())
+
+
 def test_files_that_are_no_student_are_refused(tmp_path):
     network, path = UNET.build(), tmp_path / "s.safetensors"
     with pytest.raises(ModelFileError, match="does not exist"):

@@ -215,6 +215,18 @@ def test_broken_weights_never_push_out_good_checkpoints(tmp_path):
     assert kept == ["checkpoint-00000002.pt", "checkpoint-00000003.pt"]
 
 
+@pytest.mark.parametrize("where", ["weights", "buffer"])
+def test_broken_weights_are_no_result_without_a_folder_either(where):
+    def loss(w, batch, progress):
+        return torch.sqrt((w - w.detach()).square() + (progress.step != 1)) * (progress.step + 1)
+
+    method = Line(loss if where == "weights" else lambda w, batch, progress: (w**2).sum())
+    if where == "buffer":
+        method.register_buffer("running_mean", torch.tensor(torch.nan))
+    with pytest.raises(TrainingError, match="after step 2 the weights are not finite"):
+        train(method, steps=2)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -16,7 +16,7 @@ from lib.export import export_onnx, load_student, save_student
 from lib.models import Architecture
 from lib.predict import folder as prediction
 from lib.predict.__main__ import main
-from lib.predict.inputs import InputError, find_jobs
+from lib.predict.inputs import InputError, claim, find_jobs
 from lib.predict.model import PRECISIONS, load_model
 from lib.predict.pictures import COLOURS
 
@@ -86,7 +86,7 @@ def test_pictures_of_every_mode_at_their_own_size(tmp_path, bright, capsys):
     assert (mask == np.rot90(expected, -1)).mean() > 0.95
     mask = read(output / "masks/deep.png")[1]
     assert (mask == np.where(DEEP > 2000, 255, 0)).mean() > 0.95
-    assert len([path for path in output.rglob("*") if path.is_file()]) == 16
+    assert len(list(output.rglob("*.png"))) == 16
 
 
 def small_unet(classes):
@@ -158,7 +158,7 @@ def test_broken_pictures_are_named_and_the_others_are_written(tmp_path, bright, 
     assert "3 pictures could not be read" in captured.err
     for name, reason in {"b.png": "Truncated", "c.png": "Text", "e.tif": "Several pages"}.items():
         assert f"{source / name}: {reason}" in captured.err
-    assert sorted(path.name for path in (output / "masks").iterdir()) == ["a.png", "d.png"]
+    assert sorted(path.name for path in (output / "masks").glob("*.png")) == ["a.png", "d.png"]
 
 
 def test_running_again_replaces_results_and_leaves_them_out_of_the_search(tmp_path, bright):
@@ -166,7 +166,7 @@ def test_running_again_replaces_results_and_leaves_them_out_of_the_search(tmp_pa
     output = tmp_path / "results"
     for _ in range(2):
         assert run(bright, tmp_path, "--output", output) == 0
-        found = sorted(str(p.relative_to(output)) for p in output.rglob("*") if p.is_file())
+        found = sorted(str(p.relative_to(output)) for p in output.rglob("*.png"))
         assert found == ["masks/a.png", "overlays/a.png"]
     (output / "masks" / "a.png").write_text("old")
     assert run(bright, tmp_path, "--output", output) == 0
@@ -184,9 +184,28 @@ def test_names_stay_apart(tmp_path):
         find_jobs([tmp_path / "two"], "out")
     with pytest.raises(InputError, match="would have the same mask"):
         find_jobs([tmp_path / "one/1.png", tmp_path / "two/1.png"], "out")
+    claim(tmp_path / "x")
     save(tmp_path / "x" / "masks" / "1.png", picture())
     with pytest.raises(InputError, match="would be overwritten"):
         find_jobs([tmp_path / "x" / "masks" / "1.png"], tmp_path / "x")
+
+
+def test_masks_of_others_are_never_overwritten(tmp_path, bright, capsys):
+    """A data set's own folder as the output: its masks/ holds what was drawn by hand."""
+    half_bright(tmp_path / "images" / "a.png")
+    truth = save(tmp_path / "masks" / "a.png", half_mask())
+    before = truth.read_bytes()
+    assert run(bright, tmp_path / "images" / "a.png", "--output", tmp_path) == 2
+    assert "no results of this program" in capsys.readouterr().err
+    assert truth.read_bytes() == before
+
+
+def test_pictures_below_the_output_are_found(tmp_path, bright):
+    half_bright(tmp_path / "images" / "a.png")
+    for _ in range(2):
+        assert run(bright, tmp_path, "--output", tmp_path) == 0
+    assert (tmp_path / "masks" / "images" / "a.png").is_file()
+    assert not (tmp_path / "masks" / "masks").exists()
 
 
 @pytest.mark.parametrize(

@@ -210,3 +210,34 @@ def test_provenance_goes_into_a_record_and_names_no_machine(tmp_path):
     assert again.packages["torch"]
     assert again.peak_memory_mb > 50  # torch alone takes more
     assert set(again.hardware) == {"cpu", "cores", "threads", "memory_gb", "gpus"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"variant": "c<0.5"}, {"variant": "c>0.5"}),
+        ({"labelled_count": 200}, {"labelled_count": 201}),
+    ],
+)
+def test_runs_whose_names_become_one_file_are_refused(tmp_path, first, second):
+    write_record(record(**first), tmp_path)
+    assert file_name(record(**first)) == file_name(record(**second))
+    with pytest.raises(RecordError, match="is a run of another"):
+        write_record(record(**second), tmp_path)
+
+
+def test_names_of_any_script_and_length_give_a_file(tmp_path):
+    lung = "\N{CJK UNIFIED IDEOGRAPH-80BA}"
+    assert file_name(record(dataset=lung)) != file_name(record(dataset=f"{lung} 2"))
+    long = write_record(record(dataset=300 * lung), tmp_path)
+    assert len(long.name.encode()) < 255
+    assert file_name(record(dataset=301 * lung)) != long.name
+
+
+def test_scores_must_be_numbers(tmp_path):
+    path = write_record(record(), tmp_path)
+    document = json.loads(path.read_text())
+    document["scores"]["last"]["dice"] = "0.9"
+    path.write_text(json.dumps(document))
+    with pytest.raises(RecordError, match="numbers in each part"):
+        read_record(path)

@@ -225,3 +225,17 @@ def test_results_are_tabled_from_records(tmp_path):
 
 def test_without_records_there_is_no_table(tmp_path):
     assert write_results_table(tmp_path) is None
+
+
+@pytest.mark.parametrize("output", [".", "notebooks/.."])
+def test_sources_are_never_the_output(repository, capsys, output):
+    source = repository / "notebooks/00_good.ipynb"
+    before = source.read_bytes()
+    assert main(["00", "--output", output], root=repository) == 2
+    assert "take the place of their sources" in capsys.readouterr().err
+    assert source.read_bytes() == before
+
+
+def test_an_unknown_profile_is_refused(repository, capsys):
+    assert main(["00", "-p", "profile", "Paper"], root=repository) == 2
+    assert "it is quick or paper" in capsys.readouterr().err

@@ -229,3 +229,29 @@ def test_a_label_names_the_weights_by_their_hash(tmp_path):
     assert sam_label("vit_b", file) == "vit_b (ba7816bf)"
     shipped = hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
     assert sam_label("small") == f"small ({shipped[:8]})"
+
+
+def test_broken_numbers_are_refused(tiny_vit_b, tmp_path):
+    state = tiny_vit_b.state_dict()
+    name = next(iter(state))
+    for value, message in ((torch.nan, "not finite"), (None, "whole numbers")):
+        broken = dict(state)
+        broken[name] = state[name].to(torch.int8) if value is None else state[name] * value
+        with pytest.raises(CheckpointError, match=message):
+            load_sam("vit_b", saved(tmp_path / "broken.pth", broken))
+
+
+def test_a_flipped_byte_in_a_zip_is_found(tiny_vit_b, tmp_path):
+    path = saved(tmp_path / "a.pth", tiny_vit_b.state_dict())
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_sam("vit_b", path)
+
+
+def test_a_label_needs_a_file(tmp_path):
+    with pytest.raises(CheckpointError, match="vit_b needs the file"):
+        sam_label("vit_b")
+    with pytest.raises(CheckpointError, match="does not exist"):
+        sam_label("vit_b", tmp_path / "none.pth")

@@ -11,6 +11,7 @@ goes on after an interruption. Give each job of a cluster its own --variants and
 """
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -149,4 +150,7 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ValueError as error:  # data, records, weights or settings that cannot be used
+        sys.exit(f"error: {error}")

@@ -200,6 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", help="a split file, whose parts are then compared")
     parser.add_argument("--output", type=Path, help="folder for the tables and the contact sheet")
     given = parser.parse_args(arguments)
+    if given.output and given.output.exists() and not given.output.is_dir():
+        parser.error(f"--output {given.output}: there is a file of that name; name a folder")
     try:
         dataset = open_dataset(
             given.layout,

@@ -4,10 +4,12 @@ Tables and notebooks are made from these files alone. Every field stands on its 
 per-image scores are stored by column, so that files stay small and differences readable.
 """
 
+import hashlib
 import json
 import math
 import os
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -15,6 +17,11 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 SCHEMA = 1
 DECIMALS = 6  # of stored scores
+LONGEST = 80  # bytes of a part of a file name
+_IDENTITY = (  # what two records of one file name must share
+    "method", "variant", "dataset", "dataset_fingerprint", "split_sha256", "labelled_fraction",
+    "labelled_count", "labelled_seed", "seed", "parameters",
+)  # fmt: skip
 
 
 class RecordError(ValueError):
@@ -238,6 +245,10 @@ def _problem(name: str, value: object) -> str | None:
         return "an object"
     if name == "scores" and not (value and all(isinstance(v, dict) for v in value.values())):
         return 'an object of objects, such as {"last": {"dice": 0.8}}'
+    if name == "scores" and any(
+        isinstance(score, str | list | dict) for part in value.values() for score in part.values()
+    ):
+        return "numbers in each part"
     if name == "commit" and not (value is None or isinstance(value, str)):
         return "text or null"
     return None
@@ -245,7 +256,7 @@ def _problem(name: str, value: object) -> str | None:
 
 def _refuse_other_run(new: dict, old: Record, path: Path) -> None:
     stored = _storable(asdict(old))
-    for name in ("method", "dataset", "dataset_fingerprint", "split_sha256", "parameters"):
+    for name in _IDENTITY:
         if stored[name] != new[name]:
             raise RecordError(
                 f"{path}: exists and is a run of another {name}; set variant to tell the two "
@@ -269,8 +280,10 @@ def _write_atomically(path: Path, text: str) -> None:
 
 def _slug(text: str) -> str:
     # U-Net and U-Net++ are two networks and need two files.
-    spelt = text.lower().replace("+", " plus ")
-    slug = re.sub(r"[^a-z0-9.]+", "_", spelt).strip("_.")
+    spelt = unicodedata.normalize("NFC", text).lower().replace("+", " plus ")
+    slug = re.sub(r"(?:[^\w.]|_)+", "_", spelt).strip("_.")  # letters of any script
     if not slug:
         raise RecordError(f"{text!r} gives no file name: use letters or digits")
+    if len(slug.encode()) > LONGEST:
+        slug = f"{slug[: LONGEST // 4]}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     return slug

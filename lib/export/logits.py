@@ -52,12 +52,19 @@ class FixedModality(nn.Module):
 
 
 def try_size(network: nn.Module, images: Tensor) -> Tensor:
-    """Logits of `images`, on the CPU; ValueError says that `network` does not take their size."""
+    """Logits of `images`, on the CPU.
+
+    Raises:
+        ValueError: `network` does not take images of that size, or its logits are not finite.
+    """
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     try:
         with inference(network):
-            return network(images.to(device)).cpu()
+            logits = network(images.to(device)).cpu()
     except (RuntimeError, ValueError) as error:
         raise ValueError(
             f"size={images.shape[-1]}: the model does not take such images: {error}"
         ) from error
+    if not torch.isfinite(logits).all():
+        raise ValueError("the model's logits are not finite: its training broke down")
+    return logits

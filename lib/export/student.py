@@ -86,7 +86,8 @@ def save_student(
         `path`.
 
     Raises:
-        ValueError: if the network is not what `architecture` builds, or there is none.
+        ValueError: if the network is not what `architecture` builds, or there is none, or its
+            logits are not finite.
     """
     network = getattr(model, "students", model)
     if architecture is None:
@@ -99,8 +100,17 @@ def save_student(
         architecture = model.config.architecture()
         method = method or type(model).__name__
     tensors = _tensors(network)
-    _require_same(tensors, _tensors(architecture.build()), architecture)
-    classes = try_size(Logits(network), torch.zeros(1, 3, size, size)).shape[1]
+    built = architecture.build()
+    _require_same(tensors, _tensors(built), architecture)
+    images = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    logits = try_size(Logits(network), images)
+    _take(tensors, built)
+    if not torch.allclose(try_size(Logits(built), images), logits, rtol=1e-3, atol=1e-4):
+        raise ValueError(
+            f"{architecture} with these weights computes something else than the model: one of its "
+            "arguments that has no weights of its own differs"
+        )
+    classes = logits.shape[1]
     card = ModelCard(size=size, class_names=names_of(classes, class_names), method=method)
     text = json.dumps({"name": architecture.name, "arguments": dict(architecture.arguments)})
     with replacing(path) as temporary:
@@ -143,13 +153,10 @@ def load_student(
     try:
         architecture = Architecture(**json.loads(metadata[ARCHITECTURE]))
         network = architecture.build()
-        tensors = _tensors(network)
-        _require_same(saved, tensors, architecture)
+        _require_same(saved, _tensors(network), architecture)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFileError(f"{path} cannot be built again: {error}") from error
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            tensor.copy_(saved[name])
+    _take(saved, network)
     network = network.eval()
     network = Logits(optimise_for_inference(network) if optimise else network).eval()
     return Student(network.to(device), card, architecture, half=half)
@@ -158,6 +165,12 @@ def load_student(
 def _tensors(network: nn.Module) -> dict[str, Tensor]:
     """Weights and all buffers: the normalisation of pretrained encoders is in no state dict."""
     return {**dict(network.named_buffers()), **network.state_dict()}
+
+
+@torch.no_grad()
+def _take(saved: dict[str, Tensor], network: nn.Module) -> None:
+    for name, tensor in _tensors(network).items():
+        tensor.copy_(saved[name])
 
 
 def _require_same(

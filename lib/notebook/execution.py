@@ -98,7 +98,11 @@ def execute(
     if message and status == "ok":
         status = "failed"
     seconds = time.monotonic() - start
-    path = _finish(destination, message, root)
+    try:
+        path = _finish(destination, message, root)
+    except Exception as error:  # the same full disk, which left half a file
+        path, status = None, "failed" if status == "ok" else status
+        message = message or f"{destination.name}: {type(error).__name__}: {error}"
     return Run(source.stem, status, message, seconds, memory.peak_bytes / 1e9, path)
 
 

@@ -9,7 +9,8 @@ their depths. Every picture gets, at its own size and under its own name,
   DIR/overlays/NAME.png   the picture with the classes in colour over it
 
 Folders below IMAGES are kept below DIR/masks; with several IMAGES their own names come first. It is
-safe to run again: results are replaced, and DIR itself is not searched.
+safe to run again: results are replaced, and not searched for pictures. A
+DIR/masks that holds files of others is left alone.
 
 Exit status: 0 all pictures were segmented; 1 some could not be read (named at the end) and the
 others were segmented, or a result could not be written; 2 the request makes no sense, nothing was
@@ -24,7 +25,7 @@ import torch
 from lib.data.errors import listing
 from lib.export.card import ModelFileError
 from lib.predict.folder import predict_pictures
-from lib.predict.inputs import InputError, find_jobs
+from lib.predict.inputs import InputError, claim, find_jobs
 from lib.predict.model import PRECISIONS, load_model
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
@@ -46,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
     try:
+        claim(options.output, overlays=options.overlay)
         report = predict_pictures(
             model,
             jobs,
@@ -56,6 +58,9 @@ def main(arguments: list[str] | None = None) -> int:
         )
     except OSError as error:
         print(f"error: a result could not be written ({error})", file=sys.stderr)
+        return FAILED
+    except ValueError as error:
+        print(f"error: {options.model}: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print("stopped; run the same command again", file=sys.stderr)

@@ -70,7 +70,7 @@ def predict_pictures(
         progress: show a line.
 
     Raises:
-        ValueError: batch below 1.
+        ValueError: batch below 1, or logits that are not finite.
         OSError: if a result cannot be written.
     """
     if batch < 1:
@@ -88,6 +88,8 @@ def predict_pictures(
 
         for group in _groups(_read_ahead(jobs, size, batch, pool, report, bar), batch):
             logits = model(torch.stack([one.image for one in group])).cpu()
+            if not torch.isfinite(logits).all():
+                raise ValueError("the model's logits are not finite: its training broke down")
             for one, its in zip(group, logits, strict=True):
                 writing.append(pool.submit(_write, one, its, overlays))
             finish(limit=batch)

@@ -9,6 +9,7 @@ from lib.data.pairing import files_below
 from lib.data.reading import SUFFIXES
 
 MASKS, OVERLAYS = "masks", "overlays"
+MARK = ".written_by_lib_predict"  # in a folder of results
 
 
 class InputError(ValueError):
@@ -28,16 +29,22 @@ def find_jobs(inputs: Sequence[Path | str], output: Path | str) -> list[Job]:
     """The pictures in `inputs`, files and folders, in natural order.
 
     A folder is searched to its depths, without hidden files, files that are no pictures by their
-    ending, and whatever lies in `output`. The place of a picture below its folder is kept in
+    ending, and earlier results in `output`. The place of a picture below its folder is kept in
     `output/masks` and `output/overlays`; with several inputs the folder's own name comes first.
 
     Raises:
         InputError: an input does not exist, there is no picture at all, two pictures would have
-            the same mask, or a result would overwrite a picture.
+            the same mask, or a result would overwrite a picture or come among files of others.
     """
     inputs, output = [Path(path) for path in inputs], Path(output)
     if missing := [path for path in inputs if not path.exists()]:
         raise InputError(f"There is nothing at:\n{listing(missing)}")
+    results = [output / MASKS, output / OVERLAYS]
+    if foreign := [folder for folder in results if _is_foreign(folder)]:
+        raise InputError(
+            "These folders hold files that are no results of this program, true masks perhaps; "
+            f"choose another --output:\n{listing(foreign)}"
+        )
     names: dict[Path, Path] = {}  # by picture
     for given in inputs:
         if given.is_file():
@@ -45,7 +52,7 @@ def find_jobs(inputs: Sequence[Path | str], output: Path | str) -> list[Job]:
             continue
         inside = Path(given.resolve().name) if len(inputs) > 1 else Path()
         for path in files_below(given):
-            ours = path.resolve().is_relative_to(output.resolve())
+            ours = any(path.resolve().is_relative_to(folder.resolve()) for folder in results)
             if path.suffix.lower() in SUFFIXES and not ours:
                 names.setdefault(path, inside / path.relative_to(given))
     if not names:
@@ -61,6 +68,18 @@ def find_jobs(inputs: Sequence[Path | str], output: Path | str) -> list[Job]:
     ]
     _refuse_clashes(jobs)
     return jobs
+
+
+def claim(output: Path | str, *, overlays: bool = True) -> None:
+    """Make the folders of results, and mark them so that they are known the next time."""
+    for name in (MASKS, OVERLAYS) if overlays else (MASKS,):
+        folder = Path(output) / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MARK).touch()
+
+
+def _is_foreign(folder: Path) -> bool:
+    return folder.is_dir() and not (folder / MARK).exists() and any(folder.iterdir())
 
 
 def _refuse_clashes(jobs: Sequence[Job]) -> None:

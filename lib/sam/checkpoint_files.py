@@ -7,6 +7,7 @@ read with ``weights_only=True``, and a file that needs more is refused.
 import pickle
 import re
 import zipfile
+import zlib
 from pathlib import Path
 
 import torch
@@ -62,6 +63,12 @@ def _kind(path: Path) -> str:
     if head.startswith(b"PK\x03\x04"):
         if not zipfile.is_zipfile(path):
             raise _truncated(path)
+        try:
+            broken = zipfile.ZipFile(path).testzip()  # PyTorch does not look at the checksums
+        except (zipfile.BadZipFile, zlib.error) as error:
+            broken = str(error)
+        if broken:
+            raise CheckpointError(f"{path} is damaged ({broken}); download or copy it again")
         return "zip"
     # safetensors: 8 bytes with the length of the header, then the header, which is JSON
     if path.suffix == ".safetensors" or head[8:10] == b'{"':

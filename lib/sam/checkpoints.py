@@ -100,8 +100,27 @@ def load_sam(
     return sam.eval()
 
 
+def _refuse_broken_numbers(state: dict[str, Tensor], path: Path) -> None:
+    whole = [name for name, value in state.items() if not value.is_floating_point()]
+    broken = whole or [name for name, value in state.items() if not torch.isfinite(value).all()]
+    if broken:
+        what = "whole numbers, as quantised weights have" if whole else "values that are not finite"
+        raise CheckpointError(
+            f"{path} holds {what} ({', '.join(broken[:3])}, {len(broken)} tensors): give the "
+            "weights in floating point, as they were trained"
+        )
+
+
 def sam_label(name: str, checkpoint: str | Path | None = None) -> str:
-    """Which weights a record was made with, such as "small (1ab7081d)": SHA-256 of the file."""
+    """Which weights a record was made with, such as "small (1ab7081d)": SHA-256 of the file.
+
+    Raises:
+        CheckpointError: no file is named for a SAM that this project does not ship, or none there.
+    """
+    if checkpoint is None and name != "small":
+        raise CheckpointError(f"{name} needs the file of its weights: name it as the checkpoint")
+    if checkpoint is not None and not Path(checkpoint).expanduser().is_file():
+        raise CheckpointError(f"{checkpoint} does not exist or is no file")
     file = WEIGHTS if checkpoint is None and name == "small" else Path(checkpoint).expanduser()
     return f"{name} ({hashlib.sha256(file.read_bytes()).hexdigest()[:8]})"
 
@@ -120,6 +139,7 @@ def _load(name: str, path: Path) -> Sam:
     tokens = state["image_encoder.pos_embed"].shape[1]
     resize_positions(sam, tokens * patch_size(sam))
     _refuse_other_tensors(name, sam.state_dict(), state, path)
+    _refuse_broken_numbers(state, path)
     _warn_if_not_official(path)
     sam.load_state_dict(
         {key: value.to(torch.float32, copy=True) for key, value in state.items()}, assign=True

@@ -111,7 +111,8 @@ class EmbeddingCache:
                 unfinished.write_bytes(content)
                 os.replace(unfinished, path)
         except OSError as error:
-            unfinished.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                unfinished.unlink(missing_ok=True)
             self._warn_once(f"cannot write ({error}); embeddings are computed anew where needed")
         return stored
 

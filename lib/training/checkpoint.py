@@ -141,11 +141,14 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
             damaged = archive.testzip()
         if damaged:
             raise CheckpointError(f"{path} is damaged (wrong checksum in {damaged})")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path} cannot be read ({error})") from error
+    if not isinstance(content, dict) or not {"configuration", "step"} <= content.keys():
+        raise CheckpointError(f"{path} is no checkpoint of this project: move it elsewhere")
+    return content
 
 
 def _require_readable(buffer: io.BytesIO) -> None:

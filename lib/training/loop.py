@@ -114,13 +114,14 @@ def fit(
                 history.steps[-1]["seconds"] = time.monotonic() - began
                 history.measure_memory()
                 stopping = _any_device(stop.requested, fabric)
-                if checkpoints and (done % checkpoint_every == 0 or done == steps or stopping):
+                due = done % checkpoint_every == 0 or done == steps or stopping
+                if done == steps or (checkpoints and due):
                     _require_finite_weights(method, done, checkpoints)
-                    if fabric.is_global_zero:
-                        checkpoints.save(done, capture(method, optimizers, history, fabric))
+                if checkpoints and due and fabric.is_global_zero:
+                    checkpoints.save(done, capture(method, optimizers, history, fabric))
                 if reporter and fabric.is_global_zero:
                     reporter.update(history, steps)
-                if stopping and done < steps:
+                if stopping and (done < steps or checkpoints):  # else the result would be lost
                     raise KeyboardInterrupt(_how_to_resume(done, steps, checkpoints))
         except TrainingError as error:
             error.history = history
@@ -194,7 +195,8 @@ def _any_device(flag: bool, fabric: Fabric) -> bool:
 
 def _require_finite_weights(method: Method, done: int, checkpoints: Checkpoints) -> None:
     """A checkpoint of broken weights would push the last good one out."""
-    broken = [n for n, p in method.named_parameters() if not torch.isfinite(p).all()]
+    numbers = [*method.named_parameters(), *method.named_buffers()]
+    broken = [n for n, p in numbers if p.is_floating_point() and not torch.isfinite(p).all()]
     if broken:
         raise TrainingError(
             f"after step {done} the weights are not finite ({', '.join(broken[:5])}, "

@@ -236,7 +236,7 @@ def _record(cell: Cell, name: str, rows: dict[str, Sequence[dict]], origin: dict
         seed=cell.seed,
         scores={key: summarise(value) for key, value in rows.items()},
         per_image={key: list(value) for key, value in rows.items()},
-        parameters=_parameters(cell),
+        parameters=parameters_of(cell),
         **origin,
     )
 
@@ -263,7 +263,11 @@ def _folder(cell: Cell, name: str) -> str:
 
     A checkpoint does not know which weights its run started from, so the name must.
     """
-    settings = {**_parameters(cell), "split": cell.split.sha256, "data": cell.dataset.fingerprint()}
+    settings = {
+        **parameters_of(cell),
+        "split": cell.split.sha256,
+        "data": cell.dataset.fingerprint(),
+    }
     if name in WITHOUT_SAM:  # another SAM changes nothing
         del settings["sam"]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
@@ -271,8 +275,8 @@ def _folder(cell: Cell, name: str) -> str:
     return "".join(c if c.isalnum() or c == "." else "_" for c in words.lower())
 
 
-def _parameters(cell: Cell) -> dict:
-    """Return the configuration without what changes no single run."""
+def parameters_of(cell: Cell) -> dict:
+    """Return what all records of a cell say of its configuration."""
     parameters = asdict(cell.config)
     for key in ("runs", "device"):
         parameters.pop(key)
