@@ -6,15 +6,16 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lib.losses.co_training import pooled_dice_loss
 from lib.losses.consistency import (
     confident_cross_entropy,
     masked_cross_entropy,
+    masked_dice_loss,
     pseudo_labels,
     pyramid_consistency,
     sharpen,
     squared_error,
 )
+from lib.losses.segmentation import dice_loss
 
 
 def logits_of(*pixels):
@@ -71,25 +72,22 @@ def test_masked_cross_entropy_is_a_mean_over_the_region():
     assert masked_cross_entropy(logits, mask, torch.zeros_like(keep)) == 0
 
 
-def test_pooled_dice_of_a_region():
+def test_masked_dice_is_the_dice_of_the_region():
     logits, mask = logits_of((0.5, 0.5), (0.9, 0.1), (0.2, 0.8)), torch.tensor([[[0, 1, 1]]])
     keep = torch.tensor([[[True, False, True]]])
-    # Background: p = .5, .2 and y = 1, 0; foreground: p = .5, .8 and y = 0, 1.
-    background, foreground = 1 - 2 * 0.5 / (0.29 + 1), 1 - 2 * 0.8 / (0.89 + 1)
-    expected = (background + foreground) / 2
-    assert pooled_dice_loss(logits, mask, keep).item() == pytest.approx(expected)
-    whole = pooled_dice_loss(logits, mask, torch.ones_like(keep))
-    torch.testing.assert_close(whole, pooled_dice_loss(logits, mask))
-    assert pooled_dice_loss(logits, mask, torch.zeros_like(keep)) == 0
+    # Region: p = .5, .8 and y = 0, 1: 1 - (2 x .8 + 1) / (1.3 + 1 + 1).
+    assert masked_dice_loss(logits, mask, keep).item() == pytest.approx(1 - 2.6 / 3.3)
+    whole = masked_dice_loss(logits, mask, torch.ones_like(keep))
+    torch.testing.assert_close(whole, dice_loss(logits, mask).mean())
 
 
-def test_pooled_dice_of_four_classes_takes_several_images_as_one():
+def test_masked_dice_takes_several_images_of_four_classes_as_one():
     torch.manual_seed(0)
     logits, mask = torch.randn(3, 4, 6, 6), torch.randint(0, 4, (3, 6, 6))
-    wide = logits.transpose(0, 1).reshape(1, 4, 18, 6), mask.reshape(1, 18, 6)
     keep = torch.rand(3, 6, 6) > 0.5
-    found = pooled_dice_loss(logits, mask, keep)
-    torch.testing.assert_close(found, pooled_dice_loss(*wide, keep.reshape(1, 18, 6)))
+    wide = logits.transpose(0, 1).reshape(1, 4, 18, 6), mask.reshape(1, 18, 6)
+    found = masked_dice_loss(logits, mask, keep)
+    torch.testing.assert_close(found, masked_dice_loss(*wide, keep.reshape(1, 18, 6)))
 
 
 def test_pyramid_consistency_by_hand():

@@ -255,9 +255,9 @@ def test_unimatch_adds_half_the_features_and_half_the_mean_of_two_views(batch, f
         labels, keep = pseudo(method.network, weak, boxes, threshold)
         logits = method.network(view)
         if form == "dice":
-            p = logits.softmax(1) * keep[:, None]
-            y = functional.one_hot(labels, CLASSES).movedim(-1, 1) * keep[:, None]
-            ratio = 2 * (p * y).sum((0, 2, 3)) / (p * p + y).sum((0, 2, 3))
+            p = (logits.softmax(1) * keep[:, None])[:, 1:]
+            y = (functional.one_hot(labels, CLASSES).movedim(-1, 1) * keep[:, None])[:, 1:]
+            ratio = (2 * (p * y).sum((0, 2, 3)) + 1) / ((p + y).sum((0, 2, 3)) + 1)
             parts.append(weight * (1 - ratio).mean())
         else:
             entropy = functional.cross_entropy(logits, labels, reduction="none")
@@ -380,9 +380,9 @@ def test_multi_decoder_network():
 def region(logits, mask, keep):
     """Mean cross-entropy and pooled Dice of the kept pixels, halved."""
     entropy = functional.cross_entropy(logits, mask, reduction="none")[:, keep].mean()
-    p = logits.softmax(1)[..., keep]
-    y = functional.one_hot(mask[:, keep], CLASSES).movedim(-1, 1)
-    ratio = 2 * (p * y).sum((0, 2)) / ((p * p).sum((0, 2)) + y.sum((0, 2)))
+    p = logits.softmax(1)[..., keep][:, 1:]
+    y = functional.one_hot(mask[:, keep], CLASSES).movedim(-1, 1)[:, 1:]
+    ratio = (2 * (p * y).sum((0, 2)) + 1) / ((p + y).sum((0, 2)) + 1)
     return (entropy + (1 - ratio).mean()) / 2
 
 

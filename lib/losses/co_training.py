@@ -58,22 +58,18 @@ def last_class_consistency(first: Tensor, second: Tensor) -> Tensor:
         return functional.binary_cross_entropy(probability, target)
 
 
-def pooled_dice_loss(logits: Tensor, mask: Tensor, keep: Tensor | None = None) -> Tensor:
-    """The Dice loss of SSL4MIS, which the code of KnowSAM, of BCP and of UniMatch uses.
+def pooled_dice_loss(logits: Tensor, mask: Tensor) -> Tensor:
+    """The Dice loss of SSL4MIS, which the released code uses.
 
     1 - 2 sum(p y) / (sum p^2 + sum y), sums over the pixels of the whole batch, mean over all
-    classes, background included. `lib.losses.segmentation.dice_loss` is this project's own, image
-    by image: in a region that holds no object it would punish the faintest doubt.
+    classes, background included. `lib.losses.segmentation.dice_loss` is this project's own.
 
     Args:
         logits: `B x C x H x W`.
         mask: `B x H x W` int64 in 0..C-1.
-        keep: `B x H x W` bool, the pixels that count; by default all. 0 without any.
     """
     probabilities = logits.float().softmax(dim=1)
     truth = functional.one_hot(mask, logits.shape[1]).movedim(-1, 1)
-    if keep is not None:
-        probabilities, truth = (values * keep.unsqueeze(1) for values in (probabilities, truth))
     over_pixels = (0, 2, 3)
     overlap = (probabilities * truth).sum(over_pixels)
     sizes = (probabilities**2).sum(over_pixels) + truth.sum(over_pixels)

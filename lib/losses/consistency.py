@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lib.losses.segmentation import SMOOTH
+
 
 def squared_error(probabilities: Tensor, target: Tensor, *, keep: Tensor | None = None) -> Tensor:
     """Mean over pixels and classes of (p - q)^2; the target q is detached.
@@ -54,6 +56,27 @@ def masked_cross_entropy(logits: Tensor, mask: Tensor, keep: Tensor) -> Tensor:
     """
     entropy = functional.cross_entropy(logits.float(), mask, reduction="none")
     return (entropy * keep).sum() / keep.sum().clamp(min=1)
+
+
+def masked_dice_loss(logits: Tensor, mask: Tensor, keep: Tensor) -> Tensor:
+    """Dice loss over the True pixels of `keep`, of the whole batch as of one image.
+
+    1 - (2 sum k p y + 1) / (sum k p + sum k y + 1), mean over the foreground classes. Pooled, as
+    the code of BCP and of UniMatch has it (with the background as one more class): most regions of
+    one image lack a class, and there a Dice of its own would punish the faintest doubt.
+
+    Args:
+        logits: `B x C x H x W`.
+        mask: `B x H x W` int64 in 0..C-1.
+        keep: `B x H x W` bool.
+    """
+    keep = keep.unsqueeze(1)
+    predicted = (logits.float().softmax(dim=1) * keep)[:, 1:]
+    truth = (functional.one_hot(mask, logits.shape[1]).movedim(-1, 1) * keep)[:, 1:]
+    over_pixels = (0, 2, 3)
+    overlap = (predicted * truth).sum(over_pixels)
+    sizes = predicted.sum(over_pixels) + truth.sum(over_pixels)
+    return (1 - (2 * overlap + SMOOTH) / (sizes + SMOOTH)).mean()
 
 
 def pyramid_consistency(scales: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from lib.data.augment import copy_paste_box
 from lib.data.batches import Batch
-from lib.losses.co_training import pooled_dice_loss
-from lib.losses.consistency import masked_cross_entropy
+from lib.losses.consistency import masked_cross_entropy, masked_dice_loss
 from lib.prompts.from_masks import find_components
 from lib.training.averaging import averaged_copy, move_average
 from lib.training.method import Losses, Method, Progress, inference
@@ -106,15 +105,12 @@ class Bcp(Method):
     def mixed_loss(
         self, logits: Tensor, box: Tensor, mask: Tensor, around: Tensor, *, inside, outside
     ) -> Tensor:
-        """`inside` x loss of `mask` in the box + `outside` x loss of `around` elsewhere.
-
-        Dice is pooled over the batch, as in the authors' code.
-        """
+        """`inside` x loss of `mask` in the box + `outside` x loss of `around` elsewhere."""
         config, total = self.config, 0.0
         for target, keep, weight in ((mask, box, inside), (around, ~box, outside)):
             keep = keep.expand_as(target)
             entropy = masked_cross_entropy(logits, target, keep)
-            dice = pooled_dice_loss(logits, target, keep)
+            dice = masked_dice_loss(logits, target, keep)
             total = total + weight * (config.cross_entropy * entropy + config.dice * dice)
         return total
 

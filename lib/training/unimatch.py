@@ -12,8 +12,7 @@ from torch.nn import functional
 
 from lib.data.augment import CutMixConfig, StrongConfig, cutmix
 from lib.data.batches import Batch
-from lib.losses.co_training import pooled_dice_loss
-from lib.losses.consistency import confident_cross_entropy, pseudo_labels
+from lib.losses.consistency import confident_cross_entropy, masked_dice_loss, pseudo_labels
 from lib.training.method import Losses, Method, Progress
 from lib.training.schedules import linear
 from lib.training.semi_supervised import (
@@ -135,7 +134,7 @@ class UniMatch(Method):
         """H(p_w, p) of one perturbed prediction, where p_w is confident."""
         threshold = self.config.threshold
         if self.config.unlabelled_loss == "dice":
-            return pooled_dice_loss(logits, *pseudo_labels(target, threshold=threshold))
+            return masked_dice_loss(logits, *pseudo_labels(target, threshold=threshold))
         return confident_cross_entropy(logits, target, threshold=threshold)
 
     def predict(self, image: Tensor) -> Tensor:
