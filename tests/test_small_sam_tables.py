@@ -7,6 +7,7 @@ import pytest
 
 from lib.evaluation.records import Record, write_record
 from lib.training.small_sam_tables import (
+    TRAINED_ON,
     architecture_table,
     ingredient_table,
     study_tables,
@@ -17,7 +18,7 @@ from lib.training.small_sam_tuning import variant_of
 
 def record(dataset, variant, scores):
     """A record whose images 0, 1, ... got `scores` with every prompt."""
-    prompts = ("jittered_box", "clicks_1", "clicks_3")
+    prompts = ("tight_box", "jittered_box", "clicks_1", "clicks_3")
     rows = [{"name": str(k), **dict.fromkeys(prompts, v)} for k, v in enumerate(scores)]
     return Record(
         method="small_sam", variant=variant, dataset=dataset, dataset_fingerprint="f",
@@ -96,8 +97,10 @@ def test_all_tables_come_from_one_folder(tmp_path):
         write_record(record(dataset, variant_of(), [0.3, 0.7]), tmp_path / "small_sam")
     write_record(record("polyps", variant_of(keep=0), [0.1, 0.5]), tmp_path / "small_sam")
     write_record(record("nuclei", variant_of(0, 0), [0.0, 0.4]), tmp_path / "small_sam")
+    write_record(record("nuclei", TRAINED_ON, [0.4, 0.8]), tmp_path / "small_sam")
     text = study_tables(tmp_path)
     assert text.count("+1.0 ± 0.2") == 2
-    last = text.split("\n\n")[-1]
+    *_, last, longer = text.split("\n\n")
+    assert "40 +20 [+20, +20]" in longer
     assert "no mean" in last
     assert [line.count("not run") for line in last.splitlines()] == [0, 0, 1, 1]
