@@ -152,7 +152,7 @@ def test_images_turned_without_their_masks_are_counted(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 3  # upside down: the shape cannot tell
     save(tmp_path / "images" / "1.png", picture(1), exif=exif)
-    assert noted(FolderDataset(tmp_path), "1 images are turned by EXIF")
+    assert noted(FolderDataset(tmp_path), "should be: 1 of 3 images")
 
 
 def write_index(root, text):

@@ -75,8 +75,8 @@ class FolderDataset(SegmentationDataset):
             raise DataError(f"{self.root} has the layout {self.layout!r} but no image with a mask.")
         if turned_alone := _turned_alone(entries, self._pictures):
             found.notes.append(
-                f"{turned_alone} images are turned by EXIF and their masks are not, nor does their "
-                "shape tell whether they should be: look at some of them"
+                f"turned by EXIF, with a mask that is not and whose shape does not tell whether it "
+                f"should be: {turned_alone} of {len(entries)} images; look at some of them"
             )
         self._rule = _find_rule(entries, classes, facts.classes, found)
         super().__init__(

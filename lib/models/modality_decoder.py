@@ -123,7 +123,9 @@ class ModalityDecoder(nn.Module):
         if self.isolated:
             queries, place = queries[modality][:, None], torch.zeros_like(modality)
         else:
-            queries, place = queries[:count].expand(batch, -1, -1), modality
+            # Copied: on an expanded view PyTorch lets the product's order, and so its last bits,
+            # hang on whether the weights are to be trained.
+            queries, place = queries[:count].expand(batch, -1, -1).contiguous(), modality
         position = self.position((height, columns))[None]
         # The transformer takes maps and flattens them to tokens: a view, if channels lie last.
         maps = (m.contiguous(memory_format=torch.channels_last) for m in (embedding, position))
