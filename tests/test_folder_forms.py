@@ -106,7 +106,15 @@ def test_linked_folders_are_entered_once(tmp_path):
         (tmp_path / "root" / kind).mkdir(parents=True)
         (tmp_path / "root" / kind / "s").symlink_to(tmp_path / "elsewhere" / kind)
         (tmp_path / "root" / kind / "loop").symlink_to(tmp_path / "root" / kind)
-    assert FolderDataset(tmp_path / "root").names == ["s/1"]
+        (tmp_path / "root" / kind / "again").symlink_to(tmp_path / "root" / kind / "t")
+    pair(tmp_path / "root", "t/2")
+    assert FolderDataset(tmp_path / "root").names == ["s/1", "t/2"]
+
+
+def test_names_that_differ_in_case_alone_are_two_folders(tmp_path):
+    for case in ("A", "a"):
+        pair(tmp_path / case, "1")
+    assert sorted(FolderDataset(tmp_path).names) == ["A/1", "a/1"]
 
 
 @pytest.mark.parametrize("reduce", ["adaptive", "gif"])

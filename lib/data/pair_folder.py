@@ -54,9 +54,9 @@ def pair_parts(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
         yield folder
     if not depth:
         return
-    for name, inner in sorted(_inner(folder).items()):
-        own = pair and name in (*IMAGE_FOLDERS, *MASK_FOLDERS)
-        if not own and name[0] not in "._":
+    for inner in sorted(path for path in folder.iterdir() if path.is_dir()):
+        own = pair and inner.name.lower() in (*IMAGE_FOLDERS, *MASK_FOLDERS)
+        if not own and inner.name[0] not in "._":
             yield from pair_parts(inner, depth - 1)
 
 

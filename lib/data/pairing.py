@@ -55,18 +55,18 @@ def natural_key(text: str) -> list:
 def files_below(directory: Path) -> list[Path]:
     """Return all files below `directory` in natural order, without hidden and system files.
 
-    Links to folders are followed; a folder that was entered already is not entered again.
+    Links to folders are followed, unless what they lead to is read already.
     """
-    found, entered = [], set()
+    found, entered = [], {os.path.realpath(directory)}
     for folder, inner, files in os.walk(directory, followlinks=True):
-        entered.add(os.path.realpath(folder))
-        inner[:] = [
-            name
-            for name in inner
-            if name[0] != "."
-            and name != "__MACOSX"
-            and os.path.realpath(os.path.join(folder, name)) not in entered
-        ]
+        own = [name for name in inner if name[0] != "." and name != "__MACOSX"]
+        inner.clear()
+        # Folders before links, so that a link beside its target is the one left out.
+        for name in sorted(own, key=lambda name: (os.path.islink(f"{folder}/{name}"), name)):
+            place = os.path.realpath(f"{folder}/{name}")
+            if place not in entered:
+                entered.add(place)
+                inner.append(name)
         # Broken links are kept: they are reported later.
         found += [Path(folder, name) for name in files if name[0] != "." and name not in _SYSTEM]
     return sorted(found, key=lambda path: natural_key(path.as_posix()))
