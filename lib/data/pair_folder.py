@@ -79,7 +79,7 @@ def find_pairs(base: Path, found: Found, task: str | None) -> None:
                 )
             split = split_of((prefix + name).split("/")[:-1])
             found.entries.append(Entry(prefix + name, image, files, split=split))
-    _say_what_folders_are_not(found)
+    _note_folders(found)
 
 
 def split_of(folders: Sequence[str]) -> str:
@@ -100,7 +100,7 @@ def _name_other_masks(part: Path, masks: Path, found: Found, task: str | None) -
         )
 
 
-def _say_what_folders_are_not(found: Found) -> None:
+def _note_folders(found: Found) -> None:
     """A note where several images share a folder of a name that states no split."""
     folders = Counter(e.name.rpartition("/")[0] for e in found.entries if not e.split)
     folders.pop("", None)
