@@ -28,8 +28,13 @@ def repository_root(start: str | Path | None = None) -> Path:
     )
 
 
-def resolve(path: str | Path) -> Path:
-    """Return ``path`` made absolute: ``~`` is the home folder, relative counts from the root."""
+def resolve(path: str | Path) -> Path | None:
+    """Return ``path`` made absolute: ``~`` is the home folder, relative counts from the root.
+
+    An empty text, as the parameters of notebooks have it where no file is named, gives None.
+    """
+    if path == "":
+        return None
     path = Path(path).expanduser()
     return path if path.is_absolute() else repository_root() / path
 

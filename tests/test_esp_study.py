@@ -205,6 +205,18 @@ def test_a_folder_is_one_modality_or_holds_one_in_each_sub_folder(tmp_path):
     assert (one.modality, len(one.dataset)) == ("skin", 2)
     with pytest.raises(DataError, match="is of the domain C"):
         folder_sources(tmp_path, size=32, unseen=["B", "C"])
+    with pytest.raises(DataError, match="data_root is empty"):
+        folder_sources(None, size=32)
+
+
+def test_classes_of_a_modality_are_taken_as_one_foreground(tmp_path):
+    for part, top in (("images", 255), ("masks", 3)):
+        (tmp_path / part).mkdir()
+        picture = np.resize(np.arange(top + 1, dtype=np.uint8), (32, 32))
+        Image.fromarray(picture).save(tmp_path / part / "a.png")
+    (one,) = folder_sources(tmp_path, size=32)
+    assert one.dataset.classes == 2
+    assert one.dataset.mask(0)[0, :4].tolist() == [0, 1, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -211,6 +211,8 @@ def test_calibration_needs_images_of_the_model_s_size(trained, tmp_path):
         quantise_int8(path, tmp_path / "b.onnx", data[:0])
     with pytest.raises(ValueError, match="images must be B x 3 x 16 x 16"):
         quantise_int8(path, tmp_path / "b.onnx", images(2, 8))
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\], not in \[0, 255\]"):
+        quantise_int8(path, tmp_path / "b.onnx", data.round() * 255)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -260,6 +262,8 @@ def test_what_is_no_student_is_refused(tmp_path):
     method, path = supervised(), tmp_path / "s.safetensors"
     with pytest.raises(ValueError, match="architecture is missing"):
         save_student(path, method.network, size=16)
+    with pytest.raises(ValueError, match=r"s\.pt must end in \.safetensors"):
+        save_student(tmp_path / "s.pt", method.network, architecture=UNET, size=16)
     wide = Architecture("unet_2d", {"classes": 2, "widths": [4, 6, 9], "dropouts": [0, 0, 0]})
     with pytest.raises(ValueError, match="the weights are not those of Architecture"):
         save_student(path, method.network, architecture=wide, size=16)

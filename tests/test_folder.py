@@ -217,12 +217,33 @@ def test_open_dataset_by_name(pairs):
     assert drawn[1].image.shape == (3, 32, 32)
     with pytest.raises(DataError, match="reads no folder"):
         open_dataset("synthetic", root=pairs)
+    with pytest.raises(DataError, match="one kind of masks"):
+        open_dataset("synthetic/infection")
     with pytest.raises(DataError, match="needs root"):
         open_dataset("kvasir")
     with pytest.raises(DataError, match="Unknown data set"):
         open_dataset("imagenet", root=pairs)
     with pytest.raises(DataError, match="not the layout 'busi'"):
         open_dataset("busi", root=pairs)
+
+
+def test_one_word_names_the_folder_and_its_masks(tmp_path):
+    """As a notebook's parameter has it: no second one for the task or for the classes."""
+    picture = Image.fromarray(np.zeros((8, 8, 3), np.uint8))
+    for folder in ("images", "masks", "labels"):
+        (tmp_path / folder).mkdir()
+    for name, values in {"masks": [0, 1, 2], "labels": [0, 1, 1]}.items():
+        mask = np.resize(np.array(values, np.uint8), (8, 8))
+        Image.fromarray(mask).save(tmp_path / name / "a.png")
+    picture.save(tmp_path / "images" / "a.png")
+    assert open_dataset("folder", root=tmp_path).classes == 3
+    assert "in a notebook: dataset 'folder/NAME'" in open_dataset("folder", root=tmp_path).notes[-1]
+    any_structure = open_dataset("folder/any", root=tmp_path, size=None)
+    assert any_structure.classes == 2
+    assert any_structure.mask(0).flatten()[:6].tolist() == [0, 1, 1, 0, 1, 1]
+    assert open_dataset("folder/labels", root=tmp_path).classes == 2
+    with pytest.raises(DataError, match="no folder 'lung' of masks"):
+        open_dataset("folder/lung", root=tmp_path)
 
 
 class Counting(SegmentationDataset):

@@ -154,3 +154,6 @@ if __name__ == "__main__":
         main()
     except ValueError as error:  # data, records, weights or settings that cannot be used
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt as stop:
+        print(stop or "stopped", file=sys.stderr)
+        sys.exit(130)

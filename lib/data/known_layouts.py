@@ -58,8 +58,8 @@ def find_covid(base: Path, found: Found, task: str | None) -> None:
     kinds = {f.resolve().name.split()[0].lower(): f for f in folders_below(base) if _is_covid(f)}
     if task is None and len(kinds) > 1:
         found.notes.append(
-            "masks of lungs; for infections give task='infection', or 'Infection Segmentation "
-            "Data' as the root"
+            "masks of lungs; for infections give task='infection' (in a notebook: dataset "
+            "'folder/infection'), or 'Infection Segmentation Data' as the root"
         )
     task = task or ("lung" if "lung" in kinds else "infection")
     if task not in kinds:

@@ -17,7 +17,7 @@ from lib.data.reading import COLOUR, MaskPixels, brightness
 MAX_DETECTED = 32  # more distinct values than this are no label map, unless `classes` says so
 _REMEDY = (
     "Save masks without loss (PNG) as class numbers 0, 1, 2, ... with 0 for the background, or "
-    "pass classes=2 to take them as one foreground."
+    "pass classes=2 (in a notebook: dataset 'folder/any') to take them as one foreground."
 )
 
 

@@ -26,14 +26,23 @@ def open_dataset(
 
     name: "synthetic" (generated; uses modality, by default colonoscopy, and domain, count, seed,
         cache; 256 px if size is None), "folder" (the layout of `root` is found out) or the name of
-        a layout (`root` must have it).
+        a layout (`root` must have it). "folder/any" stands for classes=2, any structure as one
+        foreground, "folder/infection" for task="infection": so one word says it in a notebook.
     size: side in pixels of the square that images and masks are brought to; None: as stored.
     task, classes: see FolderDataset.
     Raises DataError for an unknown name, a missing root, or a folder that cannot be used.
     """
+    name, _, which = name.partition("/")
+    if which == "any":
+        classes = 2
+    elif which:
+        task = which
     if name == "synthetic":
-        if root:
-            raise DataError("The synthetic data set reads no folder: use dataset='folder'.")
+        if root or task:
+            raise DataError(
+                "The synthetic data set reads no folder and has one kind of masks: use "
+                "dataset='folder'."
+            )
         return SyntheticDataset(
             modality=modality or "colonoscopy",
             domain=domain,

@@ -96,7 +96,7 @@ def _name_other_masks(part: Path, masks: Path, found: Found, task: str | None) -
     if others and not task:
         found.notes.append(
             f"{part.name}: masks taken from {masks.name}; also there: {', '.join(sorted(others))} "
-            "(task names the folder)"
+            "(task names the folder; in a notebook: dataset 'folder/NAME')"
         )
 
 

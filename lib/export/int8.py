@@ -51,13 +51,18 @@ def quantise_int8(path: Path | str, output: Path | str, images: Tensor) -> Path:
 
     Raises:
         ModelFileError: if `path` is no model of this project, or is quantised already.
-        ValueError: no images, or images of another size.
+        ValueError: no images, images of another size, or values outside [0, 1].
     """
     model = OnnxModel(path)
     if model.card.precision != "float32":
         raise ModelFileError(f"{path} is {model.card.precision} already: quantise the float32 one")
     if not len(images):
         raise ValueError("images is empty: calibration needs some 16 to 64 training images")
+    if images.min() < 0 or images.max() > 1:
+        raise ValueError(
+            f"images must lie in [0, 1], not in [{images.min():g}, {images.max():g}]: the 8 bits "
+            "would be spread over a range that no prediction has"
+        )
     model(images[:1])  # the error of a wrong size is better here than from the calibration
     with replacing(output) as temporary, TemporaryDirectory() as folder, _quiet():
         prepared = Path(folder) / "prepared.onnx"

@@ -75,7 +75,7 @@ def save_student(
         )
 
     Args:
-        path: of the file; its folder is made, and an older file replaced.
+        path: of the file, NAME.safetensors; its folder is made, and an older file replaced.
         model: a KnowSAM or MC-seg; or a network, of another method the one that predicts.
         size: side in pixels of the images that it was trained on.
         architecture: what built the network; not needed for KnowSAM and MC-seg.
@@ -86,9 +86,11 @@ def save_student(
         `path`.
 
     Raises:
-        ValueError: if the network is not what `architecture` builds, or there is none, or its
-            logits are not finite.
+        ValueError: if the path ends otherwise, the network is not what `architecture` builds, or
+            there is none, or its logits are not finite.
     """
+    if Path(path).suffix != ".safetensors":
+        raise ValueError(f"{path} must end in .safetensors: by that a reader knows the format")
     network = getattr(model, "students", model)
     if architecture is None:
         if network is model:

@@ -35,6 +35,8 @@ EXERCISES = 3
 STANDARD = {"profile": "quick", "dataset": "synthetic", "data_root": "", "output": "outputs",
             "seed": 0}  # fmt: skip
 REQUIRED = ("profile", "seed")
+# Jupyter starts a notebook in notebooks/, the runner at the root: a bare relative path means two.
+PATHS = ("data_root", "sam_checkpoint", "output")
 # These let a cell fail, or escape its comparison, without anybody noticing.
 FORBIDDEN_TAGS = ("raises-exception", "nbval-raises-exception", "nbval-skip", "injected-parameters")
 CHECKED = "nbval-check-output"
@@ -115,6 +117,8 @@ def check_parameters(node: NotebookNode) -> Iterator[str]:
     for key in parameters:
         if key not in used:
             yield f"parameter '{key}' is never used: -p {key} would change nothing"
+    for key in sorted(_bare_paths(node) & parameters.keys()):
+        yield f"'{key}' is used as it is: resolve({key}) finds it from wherever Jupyter was started"
 
 
 def check_cells(node: NotebookNode, *, story: bool) -> Iterator[str]:
@@ -227,18 +231,31 @@ def _texts(output: NotebookNode) -> list[str]:
 
 def _names_used(node: NotebookNode) -> set[str]:
     """Return the variables read anywhere outside the parameters cell."""
-    names: set[str] = set()
+    return {n.id for tree in _trees(node) for n in ast.walk(tree) if isinstance(n, ast.Name)}
+
+
+def _bare_paths(node: NotebookNode) -> set[str]:
+    """Return the paths among the parameters that are read anywhere but in `resolve(...)`."""
+    found = set()
+    for tree in _trees(node):
+        calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call)]
+        resolved = [a for c in calls if getattr(c.func, "id", "") == "resolve" for a in ast.walk(c)]
+        names = [n for n in ast.walk(tree) if isinstance(n, ast.Name) and n.id in PATHS]
+        found |= {name.id for name in names if name not in resolved}
+    return found
+
+
+def _trees(node: NotebookNode) -> Iterator[ast.Module]:
+    """Yield the syntax tree of every code cell but the parameters."""
     for cell in _code(node):
         if "parameters" in tags(cell):
             continue
         # IPython's own lines (%, !) are not Python.
         source = re.sub(r"^\s*[%!].*$", "pass", cell.source, flags=re.M)
         try:
-            tree = ast.parse(source)
+            yield ast.parse(source)
         except SyntaxError:
             continue
-        names |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
-    return names
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -114,18 +114,22 @@ def parse_source(text: str, *, size: int) -> Source:
     return Source(found["name"], open_dataset("folder", root=found["root"], size=size), unseen)
 
 
-def folder_sources(root: str | Path, *, size: int, unseen: Sequence[str] = ()) -> list[Source]:
+def folder_sources(
+    root: str | Path | None, *, size: int, unseen: Sequence[str] = ()
+) -> list[Source]:
     """One modality a sub-folder of `root` that holds images/ and masks/; else `root` as one.
 
     A published data set (see `lib.data.layouts`) and the folders train, val and test are one
-    modality, named like `root`.
+    modality, named like `root`. Masks of several classes are taken as one foreground.
 
     Args:
         unseen: names of domains that training never meets, in whichever modality they are.
 
     Raises:
-        DataError: a folder that cannot be used, or no image of such a domain.
+        DataError: no root, a folder that cannot be used, or no image of such a domain.
     """
+    if root is None:
+        raise DataError("data_root is empty: name the folder that holds the modalities")
     root = Path(root)
     folders = [root]
     if find_entries(root)[0] == "pairs":
@@ -133,7 +137,7 @@ def folder_sources(root: str | Path, *, size: int, unseen: Sequence[str] = ()) -
         folders = [path for path in inner if path.name.lower() not in SPLITS] or folders
     sources = []
     for folder in folders:
-        dataset = open_dataset("folder", root=folder, size=size)
+        dataset = open_dataset("folder", root=folder, size=size, classes=2)
         own = tuple(sorted(set(dataset.domains) & set(unseen)))
         sources.append(Source(folder.resolve().name, dataset, own))
     if missing := set(unseen) - {name for source in sources for name in source.unseen}:
