@@ -17,7 +17,7 @@ from lib.data.frames import SimulatedSequences, split_frames
 from lib.data.splits import load_split
 from lib.display import show_outlined, show_self_prompts
 from lib.evaluation.metrics import score_image
-from lib.evaluation.records import Record, read_records
+from lib.evaluation.records import Record, RecordError, read_records
 from lib.training.esp_medsam import (
     ClassifierConfig,
     CommonConfig,
@@ -273,6 +273,8 @@ def test_a_record_for_each_domain_and_evaluation_and_none_twice(tmp_path, monkey
 
     monkeypatch.setattr(study, "train_esp_medsam", no_training)
     assert [r.scores for r in run_variant(one, "both")] == [r.scores for r in stored_in(records)]
+    with pytest.raises(RecordError, match="is of another sam; choose another folder"):
+        run_variant(replace(one, sam_name="vit_b"), "both")
 
 
 def stored_in(records):

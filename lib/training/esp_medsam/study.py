@@ -14,7 +14,7 @@ from segment_anything.modeling import Sam
 
 from lib.evaluation.metrics import score_image, summarise
 from lib.evaluation.provenance import peak_gpu_memory_mb, peak_memory_mb, provenance
-from lib.evaluation.records import Record, file_name, read_record, write_record
+from lib.evaluation.records import Record, RecordError, file_name, read_record, write_record
 from lib.prompts.from_masks import PromptConfig, prompts_from_mask
 from lib.sam.embeddings import EmbeddingCache
 from lib.sam.frozen import FrozenSam
@@ -206,11 +206,25 @@ def keep(
 
 
 def find_records(study: EspStudy, entries: Sequence[Entry]) -> list[Record]:
-    """The records of all `entries`, or none if one is missing or all are to be replaced."""
-    paths = [study.results / file_name(_stub(study, entry)) for entry in entries]
+    """The records of all `entries`, or none if one is missing or all are to be replaced.
+
+    Raises:
+        RecordError: one is of other data or settings.
+    """
+    stubs = [_stub(study, entry) for entry in entries]
+    paths = [study.results / file_name(stub) for stub in stubs]
     if not paths or study.replace or not all(path.exists() for path in paths):
         return []
-    return [read_record(path) for path in paths]
+    records = [read_record(path) for path in paths]
+    for path, stub, record in zip(paths, stubs, records, strict=True):
+        other = [k for k, v in stub.parameters.items() if record.parameters.get(k) != v]
+        same_data = record.dataset_fingerprint == stub.dataset_fingerprint
+        if other or not same_data or record.split_sha256 != stub.split_sha256:
+            raise RecordError(
+                f"{path} is of another {', '.join(other) or 'data set or split'}; choose another "
+                "folder for the records, or delete that one"
+            )
+    return records
 
 
 def _stub(study: EspStudy, entry: Entry) -> Record:
