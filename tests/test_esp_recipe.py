@@ -71,7 +71,7 @@ def test_a_stage_that_was_killed_goes_on(tmp_path):
 
 
 def test_any_change_makes_it_another_stage(tmp_path):
-    changes = [{}, {"seed": 4}, {"model_seed": 1}, {"teacher": "x"}]
+    changes = [{}, {"seed": 4}, {"model_seed": 1}, {"teacher": "x"}, {"precision": "bf16-mixed"}]
     for number, change in enumerate(changes, start=1):
         method, run = stage(tmp_path, steps=1, **change)
         run()
@@ -127,6 +127,17 @@ def test_all_stages_run_in_their_order_and_only_once(tmp_path):
     with torch.no_grad():
         logits = one.student(DATA.image(0)[None], torch.tensor([0])).logits
     assert logits.shape == (1, 2, 64, 64)
+
+
+@pytest.mark.parametrize(
+    "switch", [{"prompts": "oracle"}, {"isolated": True}], ids=["oracle patches", "isolated"]
+)
+def test_a_switch_without_weights_is_another_training(tmp_path, switch):
+    """Both start from the weights of the default, whose stages lie in the same folder."""
+    trained(tmp_path)
+    trained(tmp_path, replace(TINY, model=replace(TINY.model, **switch)))
+    for stage, runs in {"common": 1, "teacher": 2, "fine-tune": 2}.items():
+        assert len(list(tmp_path.glob(f"{stage}-*"))) == runs, stage
 
 
 def test_without_fine_tuning_the_student_decodes_with_the_teachers_heads(tmp_path):

@@ -83,6 +83,11 @@ class EspSegmentation(Method):
         """Adam over the parts that train."""
         return [self._optimizer]
 
+    def hyperparameters(self) -> dict:
+        """Also the model's switches that change no weight: by weights alone two runs look alike."""
+        switches = {"oracle": self._oracle, "isolated": self.model.decoder.isolated}
+        return super().hyperparameters() | switches
+
     def learning_rate(self, progress: Progress) -> float:
         """A cosine to zero, after the warm-up."""
         return cosine(progress.fraction, warmup=self.config.warmup)

@@ -15,6 +15,7 @@ from lib.training.method import Method
 from lib.training.state import describe_run
 
 RECORD = "stage.json"
+DEPENDS = ("precision", "max_grad_norm")  # settings of `fit` that change its result
 
 
 def run_stage(
@@ -30,9 +31,9 @@ def run_stage(
     """Run `fit`, or find that it ran; afterwards `method` holds the trained weights.
 
     The folder of a stage is named by all that its result depends on: method, parameters, data,
-    seed, steps, the weights that it starts from, and its teacher. A stage that ran before is
-    therefore not run again, one that was interrupted goes on, and after any change, be it in an
-    earlier stage, it runs anew in a folder of its own.
+    seed, steps, precision, the weights that it starts from, and its teacher. A stage that ran
+    before is therefore not run again, one that was interrupted goes on, and after any change, be
+    it in an earlier stage, it runs anew in a folder of its own.
 
     Args:
         name: of the stage, the beginning of its folder's name.
@@ -45,7 +46,8 @@ def run_stage(
         weights to which, first and last losses, seconds, and under which code and packages.
     """
     start = weights_fingerprint(method)
-    run = {"stage": name, **describe_run(method, stream, {"steps": steps})}
+    depends = {"steps": steps} | {key: settings[key] for key in DEPENDS if key in settings}
+    run = {"stage": name, **describe_run(method, stream, depends)}
     run |= {"started_from": start, "teacher": teacher}
     key = hashlib.sha256(json.dumps(run, sort_keys=True, default=str).encode()).hexdigest()
     folder = Path(directory) / f"{name}-{key[:16]}"

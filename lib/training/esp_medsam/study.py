@@ -5,6 +5,7 @@ variant whose records are all there is not touched, so a study that was interrup
 it stopped. Scores are those of the last step; no checkpoint is chosen by the test images.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -29,7 +30,7 @@ TEACHER = "teacher"
 EVALUATIONS = (*KNOWLEDGE, TEACHER)  # what is known of the modality, and who answers
 UPPER, FLOOR = "SAM with the true boxes", "true boxes, filled"
 TARGETS_ONLY = "images with a target"
-BOXES = PromptConfig(mode="box", keep=64, min_area=0.0)
+BOXES = PromptConfig(mode="box", keep=sys.maxsize, min_area=0.0)  # of every object
 AT_ONCE = 8  # images that SAM sees at a time
 
 
