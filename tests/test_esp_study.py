@@ -107,7 +107,7 @@ class Renamed(Tinted):
 @pytest.fixture(autouse=True)
 def _no_git(monkeypatch):
     """A stage asks git for the commit; in tests of a second that is most of the time."""
-    monkeypatch.setattr("lib.training.esp_medsam.stages.provenance", dict)
+    monkeypatch.setattr("lib.training.esp_medsam.stages.provenance", lambda: {"commit": "abc"})
 
 
 LIMITS = Limits(train=5, val=2, test=2)
@@ -178,6 +178,33 @@ def test_validation_images_can_be_scored_instead():
     data = prepare(sources(), limits=LIMITS, part="val")
     assert [i for test in data.tests for i in test.indices] == list(data.val)
     assert all(test.seen for test in data.tests)
+    assert data.tests[1].title == "xray, seen, validation"  # a record of another name
+
+
+def test_a_stored_split_does_not_train_on_a_domain_that_became_unseen(tmp_path):
+    first = Source(NAMES[0], Scanned(14, 0))
+    prepare([first], limits=LIMITS, splits=tmp_path)
+    with pytest.raises(DataError, match=r"tinted_0\.json trains on the domain B, which shall be"):
+        prepare([replace(first, unseen=("B",))], limits=LIMITS, splits=tmp_path)
+
+
+def test_a_patient_of_an_unseen_scanner_is_not_trained_on():
+    both = Scanned(14, 0)
+    both.groups = [f"patient {i // 2}" if i < 10 else f"patient {i}" for i in range(14)]
+    data = prepare([Source(NAMES[0], both, unseen=("B",))], limits=Limits(train=9, val=9, test=9))
+    unseen = {both.groups[i] for i in data.tests[1].indices}
+    assert not unseen & {both.groups[i] for i in (*data.train, *data.val)}
+
+
+def test_two_sources_of_a_modality_have_a_title_each():
+    other = Renamed(14, 0)
+    other.title = "Another ward"
+    pair = [Source("polyps", Tinted(14, 0)), Source("polyps", other)]
+    titles = [test.title for test in prepare(pair, limits=LIMITS).tests]
+    assert titles == ["polyps, seen Tinted 0", "polyps, seen Another ward"]
+    other.title = pair[0].dataset.title
+    with pytest.raises(DataError, match="two data sets would be called 'polyps, seen Tinted 0'"):
+        prepare(pair, limits=LIMITS)
 
 
 def test_what_cannot_be_prepared_is_named():
@@ -234,7 +261,7 @@ def test_the_description_of_a_modality(monkeypatch, text, root, unseen):
         lambda name, **found: opened.append((name, found)),
     )
     assert parse_source(text, size=64) == Source("xray", None, unseen)
-    assert opened == [("folder", {"root": root, "size": 64})]
+    assert opened == [("folder", {"root": root, "size": 64, "classes": 2})]
 
 
 # -- runs ------------------------------------------------------------------------------------------
@@ -267,14 +294,19 @@ def test_a_record_for_each_domain_and_evaluation_and_none_twice(tmp_path, monkey
     assert names == [one.data.mixture.names[i] for i in one.data.tests[0].indices]
     stages = [stage["stage"] for stage in records[0].history["stages"]]
     assert stages[:3] == ["common", "teacher", "joint"]
+    (teacher,) = next(r for r in records if r.variant == "teacher").history["stages"]
+    assert (teacher["stage"], teacher["commit"]) == ("teacher", "abc")
 
     def no_training(*_, **__):
         raise AssertionError("a finished variant was trained again")
 
     monkeypatch.setattr(study, "train_esp_medsam", no_training)
     assert [r.scores for r in run_variant(one, "both")] == [r.scores for r in stored_in(records)]
-    with pytest.raises(RecordError, match="is of another sam; choose another folder"):
+    with pytest.raises(RecordError, match="a run of another sam; choose another folder"):
         run_variant(replace(one, sam_name="vit_b"), "both")
+    longer = replace(RECIPE, fine_tune=replace(RECIPE.fine_tune, steps=9))
+    with pytest.raises(RecordError, match="a run of another recipe; choose another folder"):
+        run_variant(replace(one, recipe=longer), "both")
 
 
 def stored_in(records):

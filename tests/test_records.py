@@ -13,6 +13,7 @@ from lib.evaluation.records import (
     Record,
     RecordError,
     file_name,
+    find_record,
     read_record,
     read_records,
     write_record,
@@ -97,6 +98,28 @@ def test_another_run_is_not_overwritten(tmp_path):
     assert read_records(tmp_path)[0].scores["last"]["dice"] == 0.8
     write_record(record(parameters={"steps": 999}), tmp_path, replace=True)
     assert read_records(tmp_path)[0].parameters == {"steps": 999}
+
+
+def test_settings_are_stored_exactly_and_measurements_rounded(tmp_path):
+    third = record(labelled_fraction=1 / 3, parameters={"decay": 2e-7}, seconds=1 / 3)
+    path = write_record(third, tmp_path)
+    stored = read_record(path)
+    assert (stored.labelled_fraction, stored.parameters) == (1 / 3, {"decay": 2e-7})
+    assert stored.seconds == 0.333333
+    assert read_records(tmp_path, labelled_fraction=1 / 3) == [stored]
+    with pytest.raises(RecordError, match="another parameters"):
+        write_record(record(labelled_fraction=1 / 3, parameters={"decay": 4e-7}), tmp_path)
+
+
+def test_a_run_is_found_by_what_describes_it(tmp_path):
+    path = write_record(record(parameters={"steps": 100, "size": (64, 64)}), tmp_path)
+    for known in ({}, {"steps": 100}, {"size": (64, 64)}):
+        run = record(parameters=known, scores={}, per_image={})
+        assert find_record(run, tmp_path) == read_record(path)
+    assert find_record(record(seed=2), tmp_path) is None
+    assert find_record(record(), tmp_path / "nowhere") is None
+    with pytest.raises(RecordError, match="a run of another split_sha256, steps; choose another"):
+        find_record(record(split_sha256="c" * 64, parameters={"steps": 200}), tmp_path)
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypatch):

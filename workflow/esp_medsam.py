@@ -12,20 +12,30 @@ goes on after an interruption. Give each job of a cluster its own --variants and
 
 import argparse
 import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from lib.data.splits import Split, check_leaks
 from lib.evaluation.records import Record
 from lib.sam.checkpoints import load_sam, sam_label
 from lib.sam.embeddings import EmbeddingCache
+from lib.training.errors import TrainingError
+from lib.training.esp_medsam.controllers import JointConfig
 from lib.training.esp_medsam.recipe import EspRecipe
 from lib.training.esp_medsam.segmentation import SegmentationConfig
 from lib.training.esp_medsam.study import EVALUATIONS, EspStudy, run_bounds, run_variant, variants
-from lib.training.esp_medsam.study_data import Limits, parse_source, prepare, synthetic_sources
+from lib.training.esp_medsam.study_data import (
+    Limits,
+    StudyData,
+    parse_source,
+    prepare,
+    synthetic_sources,
+)
 from lib.training.esp_medsam.transfer import TransferConfig, run_leak, run_left_out
 
 STAGES = ("common", "teacher", "joint", "controllers", "fine_tune", "classifier")
-PAPER = {"joint": EspRecipe.quick().joint, "fine_tune": SegmentationConfig.fine_tune()}
+PAPER = {"joint": JointConfig(), "fine_tune": SegmentationConfig.fine_tune()}
 
 
 def main() -> None:
@@ -33,10 +43,16 @@ def main() -> None:
     options = _arguments()
     recipe = EspRecipe.quick() if options.profile == "quick" else EspRecipe(**PAPER)
     recipe = with_stages(recipe, options.steps, options.rates, options.batch)
-    names = variants(recipe) if options.variants == ["all"] else options.variants
+    known = variants(recipe)
+    names = known if options.variants == ["all"] else options.variants
+    _require("--variants", names, [*known, "all"])
     data = _data(options)
+    for option in ("left_out", "leak"):
+        name = f"--{option.replace('_', '-')}"
+        _require(name, getattr(options, option), data.mixture.modalities)
     print(f"{len(data.train)} training images; test: {', '.join(t.title for t in data.tests)}")
-    masks = recipe.fine_tune
+    print(_leaks(data))
+    masks = recipe.fine_tune  # which every variant ends in
     rate = dict(options.rates).get("transfer", 2e-3)
     steps = int(dict(options.steps).get("transfer", 200))
     masks = replace(masks, learning_rate=rate, steps=steps)
@@ -74,9 +90,10 @@ def with_stages(
     changed = {name: getattr(recipe, name) for name in STAGES}
     for name, number in steps:
         length = "epochs" if name == "controllers" else "steps"
-        if name in changed:
-            stage = changed[name] and replace(changed[name], **{length: int(number)})
-            changed[name] = stage if number else None
+        if name in changed and not number:
+            changed[name] = None
+        elif changed.get(name):
+            changed[name] = replace(changed[name], **{length: int(number)})
     for name, rate in rates:
         if changed.get(name):
             changed[name] = replace(changed[name], learning_rate=rate)
@@ -93,6 +110,19 @@ def _data(options: argparse.Namespace):
     if not sources:
         raise SystemExit("give --modality NAME=DIR (several times) or --synthetic")
     return prepare(sources, limits=limits, splits=options.splits, part=options.part)
+
+
+def _leaks(data: StudyData):
+    """What training and test images have in common, which should be nothing."""
+    tested = [i for test in data.tests for i in test.indices]
+    parts = ([data.mixture.names[i] for i in part] for part in (data.train, data.val, tested))
+    return check_leaks(data.mixture, Split(*parts))
+
+
+def _require(option: str, names: Iterable[str], known: Sequence[str]) -> None:
+    """Refuse a name that nothing has before anything is trained."""
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"{option} {unknown[0]!r}: known are {', '.join(known)}")
 
 
 def _tell(records: list[Record]) -> None:
@@ -129,7 +159,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, help="SAM's checkpoint, where it has one")
     parser.add_argument(
         "--steps", type=_number, nargs="+", default=[], metavar="STAGE=N",
-        help="lengths; controllers in epochs; 0 leaves a stage out",
+        help="lengths; controllers in epochs; 0 leaves a stage out, but not fine_tune",
     )  # fmt: skip
     parser.add_argument("--rates", type=_number, nargs="+", default=[], metavar="STAGE=RATE")
     parser.add_argument("--batch", type=int, help="images a step; a multiple of the modalities")
@@ -152,7 +182,7 @@ def _arguments() -> argparse.Namespace:
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as error:  # data, records, weights or settings that cannot be used
+    except (ValueError, TrainingError) as error:  # data, records, weights, settings, checkpoints
         sys.exit(f"error: {error}")
     except KeyboardInterrupt as stop:
         print(stop or "stopped", file=sys.stderr)

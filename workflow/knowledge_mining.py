@@ -18,6 +18,7 @@ from lib.evaluation.records import RecordError, read_records
 from lib.sam.checkpoints import load_sam, sam_label
 from lib.sam.embeddings import EmbeddingCache
 from lib.sam.frozen import FrozenSam
+from lib.training.errors import TrainingError
 from lib.training.mining_study import (
     MASKS,
     RUNS,
@@ -82,6 +83,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--split", type=Path, required=True, help="split file; made if missing")
     parser.add_argument("--val", type=float, default=0.08, help="share of validation images")
     parser.add_argument("--test", type=float, default=0.12, help="share of test images")
+    parser.add_argument(
+        "--own-split", action=argparse.BooleanOptionalAction, default=True,
+        help="the test and validation images that the data's authors chose, where they did",
+    )  # fmt: skip
     parser.add_argument("--fractions", type=float, nargs="+", default=[0.05, 0.25, 0.5, 0.75, 1.0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--profile", choices=("quick", "paper"), default="quick")
@@ -112,7 +117,7 @@ def _open(options: argparse.Namespace, size: int):
 def _split(options: argparse.Namespace, dataset) -> Split:
     if options.split.exists():
         return load_split(options.split, dataset)
-    split = make_split(dataset, val=options.val, test=options.test, own=False)
+    split = make_split(dataset, val=options.val, test=options.test, own=options.own_split)
     options.split.parent.mkdir(parents=True, exist_ok=True)
     save_split(split, options.split)
     return split
@@ -153,7 +158,7 @@ def _done(cell: Cell) -> bool:
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as error:  # data, records, weights or settings that cannot be used
+    except (ValueError, TrainingError) as error:  # data, records, weights, settings, checkpoints
         sys.exit(f"error: {error}")
     except KeyboardInterrupt as stop:
         print(stop or "stopped", file=sys.stderr)

@@ -111,7 +111,7 @@ def _config(options: argparse.Namespace) -> FamilyConfig:
 def _split(options: argparse.Namespace, dataset):
     if options.split.exists():
         return load_split(options.split, dataset)
-    split = make_split(dataset, val=options.val, test=options.test, own=False)
+    split = make_split(dataset, val=options.val, test=options.test, own=options.own_split)
     options.split.parent.mkdir(parents=True, exist_ok=True)
     save_split(split, options.split)
     return split
@@ -133,6 +133,10 @@ def _arguments() -> argparse.Namespace:
     add("--split", type=Path, required=True, help="split file; made if missing")
     add("--val", type=float, default=0.08, help="share of validation images")
     add("--test", type=float, default=0.12, help="share of test images")
+    add(
+        "--own-split", action=argparse.BooleanOptionalAction, default=True,
+        help="the test and validation images that the data's authors chose, where they did",
+    )  # fmt: skip
     add("--methods", nargs="+", choices=NAMES, metavar="NAME", help=f"of {', '.join(NAMES)}")
     add("--distillation", nargs="+", type=_teacher, default=[None], help="off, frozen, adapted")
     add("--fractions", type=float, nargs="+", default=[0.1, 0.3], help="labelled, in (0, 1]")
@@ -158,7 +162,7 @@ def _arguments() -> argparse.Namespace:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except ValueError as error:  # data, records, weights or settings that cannot be used
+    except (ValueError, TrainingError) as error:  # data, records, weights, settings, checkpoints
         sys.exit(f"error: {error}")
     except KeyboardInterrupt as stop:
         print(stop or "stopped", file=sys.stderr)

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 SCHEMA = 1
-DECIMALS = 6  # of stored scores
+DECIMALS = 6  # of what was measured
 LONGEST = 80  # bytes of a part of a file name
 _IDENTITY = (  # what two records of one file name must share
     "method", "variant", "dataset", "dataset_fingerprint", "split_sha256", "labelled_fraction",
@@ -87,7 +87,7 @@ def file_name(record: Record) -> str:
     labels = f"{record.labelled_count}labels" if percent is None else f"{percent:g}pct"
     subset = f"-subset{record.labelled_seed}" if record.labelled_seed else ""
     parts = [record.method, record.variant, record.dataset, labels]
-    return "-".join(_slug(part) for part in parts if part) + f"{subset}-seed{record.seed}.json"
+    return "-".join(slug(part) for part in parts if part) + f"{subset}-seed{record.seed}.json"
 
 
 def write_record(record: Record, directory: str | Path, *, replace: bool = False) -> Path:
@@ -134,6 +134,30 @@ def read_record(path: str | Path) -> Record:
     return Record(**document)
 
 
+def find_record(run: Record, directory: str | Path) -> Record | None:
+    """The stored record of the run that `run` describes, or None; its scores do not matter.
+
+    Of the parameters those are compared that `run` names: a record may know more of them.
+
+    Raises:
+        RecordError: a file of that name is of another run, best found out before any training.
+    """
+    path = Path(directory) / file_name(run)
+    if not path.exists():
+        return None
+    found = read_record(path)
+    ours, theirs = (_storable({k: getattr(r, k) for k in _IDENTITY}) for r in (run, found))
+    wanted, known = ours.pop("parameters"), theirs["parameters"]
+    other = [key for key, value in ours.items() if theirs[key] != value]
+    other += [key for key, value in wanted.items() if known.get(key) != value]
+    if other:
+        raise RecordError(
+            f"{path}: exists and is a run of another {', '.join(other)}; choose another folder "
+            "for the records (--output), or delete the file"
+        )
+    return found
+
+
 def read_records(directory: str | Path, **filters: object) -> list[Record]:
     """All records of a directory, ordered by file name, that match the filters.
 
@@ -162,7 +186,11 @@ def _matches(value: object, wanted: object) -> bool:
 def _document(record: Record) -> dict:
     document = {f.name: getattr(record, f.name) for f in fields(Record)} | {"schema": SCHEMA}
     document["per_image"] = {key: _columns(rows) for key, rows in record.per_image.items()}
-    return {"schema": document.pop("schema"), **_storable(document)}
+    document = {"schema": document.pop("schema"), **document}
+    return {
+        name: _storable(value, None if name in _IDENTITY else DECIMALS)
+        for name, value in document.items()
+    }
 
 
 def _columns(rows: Sequence[Mapping]) -> dict[str, list]:
@@ -186,16 +214,18 @@ def _with_nan(scores: dict) -> dict:
     return {key: math.nan if value is None else value for key, value in scores.items()}
 
 
-def _storable(value: object) -> object:
-    """JSON-safe copy: tuples become lists, NaN and infinity null, floats are rounded."""
+def _storable(value: object, decimals: int | None = None) -> object:
+    """JSON-safe copy: tuples become lists, NaN and infinity null, floats are rounded if asked."""
     if isinstance(value, Mapping):
-        return {str(key): _storable(item) for key, item in value.items()}
+        return {str(key): _storable(item, decimals) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_storable(item) for item in value]
+        return [_storable(item, decimals) for item in value]
     if hasattr(value, "item"):  # a numpy or torch scalar
         value = value.item()
     if isinstance(value, float):
-        return round(value, DECIMALS) if math.isfinite(value) else None
+        if not math.isfinite(value):
+            return None
+        return value if decimals is None else round(value, decimals)
     if isinstance(value, str) and _is_machine_path(value):
         raise RecordError(
             f"{value!r} is a path of this machine: records are published, leave it out"
@@ -278,7 +308,8 @@ def _write_atomically(path: Path, text: str) -> None:
         raise
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
+    """A part of a file name from a name in any script; RecordError if nothing is left of it."""
     # U-Net and U-Net++ are two networks and need two files.
     spelt = unicodedata.normalize("NFC", text).lower().replace("+", " plus ")
     slug = re.sub(r"(?:[^\w.]|_)+", "_", spelt).strip("_.")  # letters of any script

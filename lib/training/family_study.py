@@ -21,7 +21,7 @@ from lib.data.dataset import SegmentationDataset
 from lib.data.splits import Split, labelled_subset
 from lib.evaluation.metrics import summarise
 from lib.evaluation.provenance import provenance
-from lib.evaluation.records import Record, RecordError, file_name, read_record, write_record
+from lib.evaluation.records import Record, find_record, write_record
 from lib.models.unet_2d import WIDTHS
 from lib.sam.frozen import FrozenSam
 from lib.training.evaluate import evaluate
@@ -112,23 +112,7 @@ def recorded(cell: FamilyCell, name: str, distillation: str | None = None) -> Re
         RecordError: there is a record of that name, but of other data or another configuration;
             found out here rather than when the training is over.
     """
-    ours = _record(cell, name, distillation, {})
-    path = Path(cell.results) / file_name(ours)
-    if not path.exists():
-        return None
-    found = read_record(path)
-    differing = [
-        key
-        for key in ("dataset_fingerprint", "split_sha256")
-        if getattr(found, key) != getattr(ours, key)
-    ]
-    differing += [k for k, v in ours.parameters.items() if found.parameters.get(k) != v]
-    if differing:
-        raise RecordError(
-            f"{path}: exists and is a run of another {differing[0]}; choose another folder for the "
-            "records (--output), or delete the file"
-        )
-    return found
+    return find_record(_record(cell, name, distillation, {}), cell.results)
 
 
 def run_method(cell: FamilyCell, name: str, distillation: str | None = None) -> Record:

@@ -15,7 +15,7 @@ from segment_anything.modeling import Sam
 
 from lib.evaluation.metrics import score_image, summarise
 from lib.evaluation.provenance import peak_gpu_memory_mb, peak_memory_mb, provenance
-from lib.evaluation.records import Record, RecordError, file_name, read_record, write_record
+from lib.evaluation.records import Record, find_record, write_record
 from lib.prompts.from_masks import PromptConfig, prompts_from_mask
 from lib.sam.embeddings import EmbeddingCache
 from lib.sam.frozen import FrozenSam
@@ -62,12 +62,14 @@ class Entry:
     """What a record is of; with the study, it fixes the record's file name.
 
     labelled: how many training images had masks; None: all of the study's.
+    parameters: of the run, besides what all records of the study have in common.
     """
 
     method: str
     variant: str
     test: TestSet
     labelled: int | None = None
+    parameters: dict = field(default_factory=dict)
 
 
 def variants(recipe: EspRecipe) -> dict[str, EspRecipe]:
@@ -103,7 +105,12 @@ def run_variant(
     """
     recipe = variants(study.recipe)[name]
     kinds = [kind for kind in evaluations if _possible(kind, recipe, study.data)]
-    entries = [Entry(name, kind, test) for kind in kinds for test in study.data.tests]
+    parameters = {"recipe": asdict(recipe)}
+    entries = [
+        Entry(name, kind, test, parameters=parameters)
+        for kind in kinds
+        for test in study.data.tests
+    ]
     if found := find_records(study, entries):
         return found
     trained = train(study, recipe)
@@ -116,8 +123,8 @@ def run_variant(
             entry.test.indices,
             modality="given" if teacher else entry.variant,
         )
-        parameters = {"recipe": asdict(recipe)}
-        records.append(keep(study, entry, rows, stages=trained.records, parameters=parameters))
+        stages = [s for s in trained.records if s["stage"] == TEACHER or not teacher]
+        records.append(keep(study, entry, rows, stages=stages))
     return records
 
 
@@ -181,7 +188,6 @@ def keep(
     rows: list[dict],
     *,
     stages: Sequence[dict] = (),
-    parameters: dict | None = None,
     notes: dict | None = None,
 ) -> Record:
     """Write the record of one evaluation on one test set.
@@ -189,7 +195,6 @@ def keep(
     Args:
         rows: of `evaluate_modalities` or `evaluate`.
         stages: records of the stages that made the model.
-        parameters: more than what all records of the study have in common.
         notes: what else happened, for the record's history.
     """
     record = _stub(study, entry)
@@ -197,7 +202,6 @@ def keep(
     present = [row for row in rows if row["true"] > 0]
     if 0 < len(present) < len(rows):  # such as ultrasound images without a lesion
         record.scores[TARGETS_ONLY] = summarise(present)
-    record.parameters |= parameters or {}
     record.seconds = sum(stage["seconds"] for stage in stages)
     record.peak_memory_mb, record.peak_gpu_memory_mb = peak_memory_mb(), peak_gpu_memory_mb()
     record.history = {"stages": [_stage(stage) for stage in stages], **(notes or {})}
@@ -212,20 +216,10 @@ def find_records(study: EspStudy, entries: Sequence[Entry]) -> list[Record]:
     Raises:
         RecordError: one is of other data or settings.
     """
-    stubs = [_stub(study, entry) for entry in entries]
-    paths = [study.results / file_name(stub) for stub in stubs]
-    if not paths or study.replace or not all(path.exists() for path in paths):
+    if study.replace:
         return []
-    records = [read_record(path) for path in paths]
-    for path, stub, record in zip(paths, stubs, records, strict=True):
-        other = [k for k, v in stub.parameters.items() if record.parameters.get(k) != v]
-        same_data = record.dataset_fingerprint == stub.dataset_fingerprint
-        if other or not same_data or record.split_sha256 != stub.split_sha256:
-            raise RecordError(
-                f"{path} is of another {', '.join(other) or 'data set or split'}; choose another "
-                "folder for the records, or delete that one"
-            )
-    return records
+    found = [find_record(_stub(study, entry), study.results) for entry in entries]
+    return found if all(found) else []
 
 
 def _stub(study: EspStudy, entry: Entry) -> Record:
@@ -249,6 +243,7 @@ def _stub(study: EspStudy, entry: Entry) -> Record:
             "size": study.data.mixture.size,
             "sam": study.sam_name,
             "precision": study.settings.get("precision", "32-true"),
+            **entry.parameters,
         },
     )
 
@@ -259,6 +254,7 @@ def _stage(record: dict) -> dict:
         "stage": record["stage"],
         "steps": record["steps"],
         "seconds": record["seconds"],
+        "commit": record["commit"],
         "first_loss": record["first"]["total"],
         "last_loss": record["last"]["total"],
     }

@@ -6,8 +6,9 @@ is in the training or the validation part; all that are kept of it form a test s
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lib.data.dataset import SegmentationDataset
@@ -19,6 +20,7 @@ from lib.data.open import open_dataset
 from lib.data.pair_folder import has_pair
 from lib.data.splits import PARTS, Split, load_split, make_split, save_split
 from lib.data.synthetic import MODALITIES
+from lib.evaluation.records import slug
 
 ALL = ("*",)
 SHARES = {"val": 0.1, "test": 0.2}  # of a data set whose authors made no split
@@ -52,6 +54,7 @@ class TestSet:
 
     domain: its name, "" where the data set names none. seen: whether training met it.
     indices: places in the study's mixture. sha256: of the split that they are of.
+    validation: they are the validation images, as for choosing steps and rates.
     """
 
     __test__ = False  # no test class, whatever pytest makes of the name
@@ -61,12 +64,14 @@ class TestSet:
     seen: bool
     indices: tuple[int, ...]
     sha256: str
+    validation: bool = False
 
     @property
     def title(self) -> str:
         """Such as "xray, seen" or "xray, unseen Montgomery"; the data set's name in records."""
         state = "seen" if self.seen else "unseen"
-        return f"{self.modality}, {state} {self.domain}".rstrip()
+        title = f"{self.modality}, {state} {self.domain}".rstrip()
+        return f"{title}, validation" if self.validation else title
 
 
 @dataclass(frozen=True)
@@ -89,15 +94,15 @@ class StudyData:
             return tuple(joined.indices(names[i] for i in indices if names[i] in wanted))
 
         tests = [
-            TestSet(t.modality, t.domain, t.seen, kept(t.indices), t.sha256)
-            for t in self.tests
-            if t.modality in modalities
+            replace(t, indices=kept(t.indices)) for t in self.tests if t.modality in modalities
         ]
         return StudyData(sources, joined, kept(self.train), kept(self.val), tuple(tests))
 
 
 def parse_source(text: str, *, size: int) -> Source:
     """Open ``NAME=DIR``, ``NAME=DIR:unseen=GROUP,GROUP`` or ``NAME=DIR:unseen`` (all of it).
+
+    Masks of several classes are taken as one foreground.
 
     Raises:
         DataError: another form, or a folder that cannot be used.
@@ -111,7 +116,8 @@ def parse_source(text: str, *, size: int) -> Source:
     unseen = ()
     if found["mark"]:
         unseen = tuple(found["groups"].split(",")) if found["groups"] else ALL
-    return Source(found["name"], open_dataset("folder", root=found["root"], size=size), unseen)
+    dataset = open_dataset("folder", root=found["root"], size=size, classes=2)
+    return Source(found["name"], dataset, unseen)
 
 
 def folder_sources(
@@ -171,7 +177,8 @@ def prepare(
             and rates. The unseen domains have no validation images and then stay out.
 
     Raises:
-        DataError: an unseen domain that a data set does not have, or no source that is seen.
+        DataError: an unseen domain that a data set does not have or a stored split trains on, no
+            source that is seen, or two sources of one modality that nothing tells apart.
     """
     if part not in ("test", "val"):
         raise DataError(f"part must be test or val, not {part!r}")
@@ -189,16 +196,31 @@ def prepare(
             val += places(split.val)
             scored = places(getattr(split, part))
             name = "+".join(sorted(seen)) if unseen else ""  # named only where others are not
-            tests.append(TestSet(source.modality, name, True, scored, split.sha256))
+            own = TestSet(source.modality, name, True, scored, split.sha256, part == "val")
+            tests.append((own, source.dataset.title))
         for domain in sorted(unseen) if part == "test" else ():
             pool = [n for n, d in _pairs(source) if d == domain]
             split = Split([], [], _thinned(pool, limits.test))
             name = "" if domain == "unseen" else domain
             scored = places(split.test)
-            tests.append(TestSet(source.modality, name, False, scored, split.sha256))
+            own = TestSet(source.modality, name, False, scored, split.sha256)
+            tests.append((own, source.dataset.title))
     if not train:
         raise DataError("all domains are unseen: nothing is left to train on")
-    return StudyData(tuple(sources), mixture, tuple(train), tuple(val), tuple(tests))
+    return StudyData(tuple(sources), mixture, tuple(train), tuple(val), _told_apart(tests))
+
+
+def _told_apart(tests: Sequence[tuple[TestSet, str]]) -> tuple[TestSet, ...]:
+    """Test sets of one title get the title of their data set: records are found by it."""
+    count = Counter(test.title for test, _ in tests)
+    named = [
+        replace(test, domain=f"{title} {test.domain}".rstrip()) if count[test.title] > 1 else test
+        for test, title in tests
+    ]
+    if len({test.title for test in named}) < len(named):
+        twice = sorted(t for t, n in Counter(test.title for test in named).items() if n > 1)
+        raise DataError(f"two data sets would be called {twice[0]!r}: rename one of their folders")
+    return tuple(named)
 
 
 def _join(sources: Sequence[Source]) -> MixtureDataset:
@@ -226,18 +248,27 @@ def _domains(source: Source) -> tuple[set[str], set[str]]:
 
 def _seen_split(source: Source, limits: Limits, splits: Path | None) -> Split:
     """The split of the seen images, from its file if there is one."""
-    words = f"{source.modality} {source.dataset.title}".lower()
-    path = splits and splits / f"{re.sub(r'[^a-z0-9]+', '_', words).strip('_')}.json"
+    path = splits and splits / f"{slug(f'{source.modality} {source.dataset.title}')}.json"
+    domain = dict(_pairs(source))
     if path and path.exists():
-        return load_split(path, source.dataset)
+        split = load_split(path, source.dataset)
+        if known := sorted({domain[n] for n in split.train + split.val} & set(source.unseen)):
+            raise DataError(
+                f"{path} trains on the domain {', '.join(known)}, which shall be unseen: give "
+                "another folder for the split files, or delete that one"
+            )
+        return split
     whole = make_split(source.dataset, **SHARES)
-    seen = {name for name, domain in _pairs(source) if domain not in source.unseen}
-    parts = {
-        part: _thinned([n for n in getattr(whole, part) if n in seen], getattr(limits, part))
-        for part in PARTS
-    }
+    seen = {name for name in domain if domain[name] not in source.unseen}
+    group = dict(zip(source.dataset.names, source.dataset.groups, strict=True))
+    met = {group[name] for name in domain.keys() - seen}  # a patient of both scanners is unseen
+    parts = {}
+    for part in PARTS:
+        pool = [n for n in getattr(whole, part) if n in seen]
+        pool = pool if part == "test" else [n for n in pool if group[n] not in met]
+        parts[part] = _thinned(pool, getattr(limits, part))
     kept = set().union(*parts.values())
-    groups = {name: group for name, group in whole.groups.items() if name in kept}
+    groups = {name: cluster for name, cluster in whole.groups.items() if name in kept}
     without = f" without {', '.join(source.unseen)}" if source.unseen else ""
     made = f"{whole.made}{without}; at most {limits}"
     split = Split(**parts, groups=groups, made=made, dataset=source.dataset.title)

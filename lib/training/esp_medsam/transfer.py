@@ -62,14 +62,19 @@ def run_left_out(study: EspStudy, modality: str, config: TransferConfig) -> list
     own = study.data.only([modality])
     if len(own.train) < config.images:
         raise ValueError(f"{modality} has {len(own.train)} training images, not {config.images}")
+    recipe = variants(study.recipe)[MAIN]
+    if recipe.classifier is None:
+        raise ValueError(
+            "zero-shot asks the classifier for a modality: the recipe needs that stage"
+        )
+    parameters = {"recipe": asdict(recipe), "transfer": asdict(config)}
     entries = {
-        method: [Entry(method, "", test, labelled=labelled) for test in own.tests]
+        method: [Entry(method, "", test, labelled, parameters) for test in own.tests]
         for method, labelled in ((ZERO_SHOT, 0), (NEW, config.images), (ALONE, config.images))
     }
     if found := find_records(study, [entry for some in entries.values() for entry in some]):
         return found
     rest = study.data.only([name for name in study.data.mixture.modalities if name != modality])
-    recipe = variants(study.recipe)[MAIN]
     trained = train(study, recipe, rest)
     model, notes = trained.student, {"trained on": list(rest.mixture.modalities)}
     rows = {ZERO_SHOT: [_zero_shot(model, own.mixture, test) for test in own.tests]}
@@ -85,9 +90,8 @@ def run_left_out(study: EspStudy, modality: str, config: TransferConfig) -> list
     stages[ALONE] = [_on_masks(study, ALONE, "all", alone, own, config)]
     for method, student in ((NEW, model), (ALONE, alone)):
         rows[method] = [evaluate_modalities(student, own.mixture, t.indices) for t in own.tests]
-    parameters = {"recipe": asdict(recipe), "transfer": asdict(config)}
     return [
-        keep(study, entry, scores, stages=stages[method], parameters=parameters, notes=notes)
+        keep(study, entry, scores, stages=stages[method], notes=notes)
         for method, some in entries.items()
         for entry, scores in zip(some, rows[method], strict=True)
     ]
@@ -107,20 +111,20 @@ def run_leak(study: EspStudy, modality: str, config: TransferConfig) -> list[Rec
         names = [[joined.names[i] for i in part] for part in (places, split.test)]
         sha256 = Split(names[0], [], names[1]).sha256
         test = TestSet(modality, "simulated sequences", True, split.test, sha256)
-        runs.append((Entry(method, "", test, labelled=len(places)), places))
-    if found := find_records(study, [entry for entry, _ in runs]):
+        settings = replace(config, images=len(places))
+        parameters = {"model": asdict(study.recipe.model), "transfer": asdict(settings)}
+        runs.append((Entry(method, "", test, len(places), parameters), places, settings))
+    if found := find_records(study, [entry for entry, _, _ in runs]):
         return found
     records = []
-    for entry, places in runs:
+    for entry, places, settings in runs:
         torch.manual_seed(study.seed)
         width = study.sam.mask_decoder.transformer_dim
         student = build_student(study.recipe.model, modalities=[modality], width=width)
         data = StudyData((), joined, places, (), (entry.test,))
-        settings = replace(config, images=len(places))
         stage = _on_masks(study, entry.method, "all", student, data, settings)
         rows = evaluate_modalities(student, joined, entry.test.indices)
-        parameters = {"model": asdict(study.recipe.model), "transfer": asdict(settings)}
-        records.append(keep(study, entry, rows, stages=[stage], parameters=parameters))
+        records.append(keep(study, entry, rows, stages=[stage]))
     return records
 
 
