@@ -33,10 +33,11 @@ class Stubborn:
     """A teacher that always answers with the left half; it remembers what it was asked."""
 
     def __init__(self):
-        self.asked = []
+        self.asked, self.multimask = [], []
 
-    def decode(self, embeddings, prompts, image_index, size):
+    def decode(self, embeddings, prompts, image_index, size, multimask):
         self.asked.append(list(prompts))
+        self.multimask.append(multimask)
         logits = -torch.ones(len(prompts), 1, *size)
         logits[..., : size[1] // 2] = 1
         return Decoded(logits, torch.ones(len(prompts), 1), logits[..., ::2, ::2])
@@ -84,6 +85,13 @@ def test_previous_decides_on_the_mask_prompt(target):
     teacher = Stubborn()
     simulated_clicks(teacher, torch.zeros(1), target, 2, previous=lambda low_res: None)
     assert teacher.asked[1][0].mask_logits is None
+    assert teacher.multimask == ["auto", "auto"]
+
+
+def test_all_clicks_but_the_first_can_take_the_single_mask(target):
+    teacher = Stubborn()
+    simulated_clicks(teacher, torch.zeros(1), target, 3, single_after_first=True)
+    assert teacher.multimask == ["auto", False, False]
 
 
 def test_a_real_sam_answers_each_round():

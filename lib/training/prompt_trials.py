@@ -63,6 +63,7 @@ def simulated_clicks(
     rounds: int,
     *,
     previous: Callable[[Tensor], Tensor | None] = lambda low_res: low_res,
+    single_after_first: bool = False,
 ) -> list[Decoded]:
     """Click into the middle of each object, then into the middle of its largest error.
 
@@ -71,6 +72,8 @@ def simulated_clicks(
         rounds: number of clicks.
         previous: makes the next round's mask prompt of the last low-res logits (h x w); the
             default hands them on, and one that returns None leaves the clicks alone.
+        single_after_first: take SAM's single mask from the second click on, whatever `previous`
+            makes; by default clicks without a mask prompt have the best of its three.
 
     Returns:
         What was decoded after 1, 2, ... clicks, one mask a prompt.
@@ -84,7 +87,9 @@ def simulated_clicks(
             points = torch.cat([prompts[k].points, torch.tensor([place])])
             labels = torch.cat([prompts[k].labels, torch.tensor([int(label)])])
             prompts[k] = replace(prompts[k], points=points, labels=labels)
-        answers.append(teacher.decode(embeddings, prompts, range(len(targets)), targets.shape[1:]))
+        multimask = False if answers and single_after_first else "auto"
+        rows, size = range(len(targets)), targets.shape[1:]
+        answers.append(teacher.decode(embeddings, prompts, rows, size, multimask=multimask))
         masks = answers[-1].logits[:, 0].cpu() > 0
         low_res = answers[-1].low_res[:, 0]
         prompts = [
