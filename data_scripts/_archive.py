@@ -148,6 +148,8 @@ def _opened(archive: Path) -> Iterator[zipfile.ZipFile | tarfile.TarFile]:
         elif tarfile.is_tarfile(archive):
             with tarfile.open(archive) as handle:
                 yield handle
+                while handle.fileobj.read(CHUNK):  # a compressed tar has its checksum at the end
+                    pass
         else:
             raise FetchError(
                 f"{archive}: {_guess(archive)}, not a whole zip or tar archive; delete it and get "
@@ -155,7 +157,9 @@ def _opened(archive: Path) -> Iterator[zipfile.ZipFile | tarfile.TarFile]:
             )
     except FileNotFoundError:
         raise FetchError(f"{archive}: no such file; correct the path") from None
-    except BROKEN as error:
+    except (*BROKEN, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the archive's
+            raise
         raise FetchError(
             f"{archive}: damaged archive ({error}); delete it and get it again"
         ) from error

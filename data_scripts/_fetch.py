@@ -147,10 +147,10 @@ def _get(source: Source, path: Path, pin: str | None, options: Options, dataset:
         verify(path, known_hash=known_hash, size=None)
         return f"kaggle:{source.kaggle}"
     url = options.url or source.url
-    if options.url and len(dataset.sources) > 1:
-        if not url.endswith("/"):
-            raise FetchError(f"{url}: several archives are needed; end --url with / for a folder")
+    if options.url and url.endswith("/"):
         url += source.filename
+    elif options.url and len(dataset.sources) > 1:
+        raise FetchError(f"{url}: several archives are needed; end --url with / for a folder")
     # Who pins another hash wants another version, whose size nobody here knows.
     size = None if pin else source.size
     hint = f"Home page: {dataset.homepage}"

@@ -230,6 +230,16 @@ def test_a_truncated_tar_is_refused(tmp_path, keep):
     refused(archive, tmp_path / "out", r"(damaged archive|gzip file, not a whole zip or tar)")
 
 
+@pytest.mark.parametrize("kind", ["gz", "xz", "bz2"])
+def test_a_flipped_bit_in_a_compressed_tar_is_found(tmp_path, kind):
+    """The checksum of the stream stands behind the end of the archive."""
+    archive = make_tar(tmp_path / "a.tar", [("a", tarfile.REGTYPE, "", NOISE)], f"w:{kind}")
+    data = bytearray(archive.read_bytes())
+    data[len(data) // 2] ^= 1
+    archive.write_bytes(data)
+    refused(archive, tmp_path / "out", "damaged archive|not a whole zip or tar")
+
+
 def test_a_flipped_bit_is_found(tmp_path):
     archive = make_zip(tmp_path / "a.zip", [("a", NOISE)])
     data = bytearray(archive.read_bytes())

@@ -251,13 +251,15 @@ def test_the_user_s_archive_may_be_pinned_and_need_not_be_the_official_one(tmp_p
     assert f"but {wrong} is expected" in capsys.readouterr().err
 
 
-def test_a_mirror_serves_the_same_file(server, tmp_path):
+@pytest.mark.parametrize("address", ["mirror.zip", "mirror/"])
+def test_a_mirror_serves_the_same_file(server, tmp_path, address):
     dataset, body = served(server)
     dataset = replace(dataset, sources=(replace(dataset.sources[0], url="http://127.0.0.1:9/x"),))
     server.plan = [send(body)]
-    mirror = server.url("mirror.zip")
+    mirror = server.url(address)
     assert main([dataset], ["--root", str(tmp_path), "--url", mirror]) == 0
-    assert server.requests[0]["path"] == "/mirror.zip"
+    name = dataset.sources[0].filename if address.endswith("/") else ""
+    assert server.requests[0]["path"] == f"/{address}{name}"
 
 
 def test_a_moved_address_names_the_home_page(server, tmp_path, capsys):
