@@ -6,7 +6,7 @@ from tiny_sam import prompt, tiny_sam
 
 from lib.sam.decode import decode_prompts
 from lib.sam.embeddings import EmbeddingCache
-from lib.sam.frozen import FrozenSam, encoder_fingerprint
+from lib.sam.frozen import FrozenSam, encoder_fingerprint, sam_fingerprint
 from lib.sam.preprocess import preprocess
 
 
@@ -120,12 +120,13 @@ def test_damaged_entry_is_encoded_again(tmp_path):
     assert frozen.calls.encoded == 2
 
 
-def test_fingerprint_follows_the_encoder_only():
+def test_an_embedding_depends_on_the_encoder_only_and_a_mask_on_all():
     sam = tiny_sam()
-    before = encoder_fingerprint(sam)
+    before, whole = encoder_fingerprint(sam), sam_fingerprint(sam)
     with torch.no_grad():
         sam.mask_decoder.iou_token.weight += 1
         assert encoder_fingerprint(sam) == before
+        assert sam_fingerprint(sam) != whole
         sam.image_encoder.neck[0].weight[0, 0] += 1e-3
         assert encoder_fingerprint(sam) != before
 

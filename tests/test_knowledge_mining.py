@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny_sam import tiny_sam
 from torch import nn
 
 from lib.data.augment import weak_batch
@@ -51,6 +52,9 @@ class Squares:
         return (bright + 0.3 * noise).clamp(0, 1)
 
 
+SAM = tiny_sam(64)  # whose weights name the run
+
+
 def stub_sam():
     """A SAM that fills each prompt's box; its predicted IoU is 0.9."""
 
@@ -61,7 +65,7 @@ def stub_sam():
             logits[k, 0, y0 : y1 + 1, x0 : x1 + 1] = 5.0
         return SimpleNamespace(logits=logits, iou=torch.full((len(prompts), 1), 0.9))
 
-    return SimpleNamespace(encode=lambda images: images, decode=decode)
+    return SimpleNamespace(encode=lambda images: images, decode=decode, sam=SAM)
 
 
 def network(seed=0):

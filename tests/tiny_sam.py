@@ -39,6 +39,8 @@ def tiny_sam(image_size=256, *, seed=0, relative=True):
         ),
     )
     fill(sam, seed)
+    positions = sam.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix  # a buffer
+    positions.copy_(torch.randn(positions.shape, generator=torch.Generator().manual_seed(seed)))
     return sam.eval()
 
 

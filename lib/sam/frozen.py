@@ -126,19 +126,25 @@ def image_fingerprint(image: Tensor) -> str:
     return digest.hexdigest()
 
 
-def encoder_fingerprint(sam: Sam, *, without_trained: bool = False) -> str:
-    """Return the SHA-256 over all tensors an embedding depends on: encoder, pixel mean and std.
+def encoder_fingerprint(sam: Sam) -> str:
+    """Return the SHA-256 over all tensors an embedding depends on: encoder, pixel mean and std."""
+    return _fingerprint(sam, sam.image_encoder.state_dict())
+
+
+def sam_fingerprint(sam: Sam, *, without_trained: bool = False) -> str:
+    """Return the SHA-256 over all tensors a mask depends on, those of the decoder too.
 
     `without_trained` leaves out parameters that require a gradient, such as those of adapters: it
     then says which weights were adapted, whatever the adapters' random start.
     """
+    named = sam.named_parameters(remove_duplicate=False)  # adapters in the decoder have two names
+    left_out = {n for n, p in named if without_trained and p.requires_grad}
+    return _fingerprint(sam, {n: t for n, t in sam.state_dict().items() if n not in left_out})
+
+
+def _fingerprint(sam: Sam, tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
-    encoder = sam.image_encoder
-    left_out = {n for n, p in encoder.named_parameters() if without_trained and p.requires_grad}
-    tensors = {**encoder.state_dict(), "mean": sam.pixel_mean, "std": sam.pixel_std}
-    for name, tensor in tensors.items():
-        if name in left_out:
-            continue
+    for name, tensor in {**tensors, "mean": sam.pixel_mean, "std": sam.pixel_std}.items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         digest.update(tensor_bytes(tensor))
     return digest.hexdigest()

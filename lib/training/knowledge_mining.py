@@ -9,6 +9,7 @@ loss weights or the optimiser: the defaults below are this project's choices, ea
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from lib.data.batches import Batch, BatchStream
 from lib.data.dataset import SegmentationDataset
 from lib.losses.segmentation import bce_dice
 from lib.prompts.from_masks import PromptConfig
-from lib.sam.frozen import FrozenSam
+from lib.sam.frozen import FrozenSam, sam_fingerprint
 from lib.training.method import Losses, Method, Progress, inference
 from lib.training.mining import Filter, Mined, mine
 from lib.training.pseudo_labels import PseudoLabels
@@ -112,6 +113,11 @@ class KnowledgeMining(Method):
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Return Adam over the network; SAM has no optimiser."""
         return [self._optimizer]
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """The configuration, and which SAM: its frozen weights are in no checkpoint."""
+        sam = {"sam": sam_fingerprint(self._sam.sam)} if self._sam else {}
+        return super().hyperparameters() | sam
 
     def before_step(self, progress: Progress, stream: BatchStream) -> None:
         """Mine all unlabelled images at the start of each of the `rounds` parts of the run."""

@@ -17,7 +17,7 @@ from lib.prompts.class_boxes import class_boxes
 from lib.prompts.learnable import NORMS, LearnablePrompts
 from lib.sam.adapted import AdaptedSam
 from lib.sam.adapters import add_adapters
-from lib.sam.frozen import encoder_fingerprint
+from lib.sam.frozen import sam_fingerprint
 from lib.sam.knowsam_release import (
     add_residual_to_self_attention,
     normalise_after_padding,
@@ -123,7 +123,7 @@ class KnowSam(Method):
         """
         super().__init__(config)
         self.students = build_students(config)
-        self._sam_fingerprint = encoder_fingerprint(sam)
+        self._sam_fingerprint = sam_fingerprint(sam)
         self.teacher = build_teacher(config, sam)
         self._optimizers = [student_optimizer(self.students, config)]
         if trained := list(self.teacher.parameters()):
@@ -135,7 +135,7 @@ class KnowSam(Method):
 
     def hyperparameters(self) -> dict[str, Any]:
         """The configuration, and which SAM: its frozen weights are in no checkpoint."""
-        return {**super().hyperparameters(), "sam_encoder": self._sam_fingerprint}
+        return {**super().hyperparameters(), "sam": self._sam_fingerprint}
 
     def learning_rate(self, progress: Progress) -> float:
         """A straight line to zero for both."""

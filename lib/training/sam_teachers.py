@@ -13,7 +13,7 @@ from lib.losses.segmentation import bce_dice
 from lib.prompts.class_boxes import class_boxes
 from lib.prompts.from_masks import PromptConfig
 from lib.sam.adapted import AdaptedSam
-from lib.sam.frozen import FrozenSam, encoder_fingerprint
+from lib.sam.frozen import FrozenSam, sam_fingerprint
 from lib.training.prompted_sam import PromptedSam
 
 
@@ -61,7 +61,7 @@ class FrozenTeacher:
     def description(self) -> dict[str, Any]:
         """Which SAM and which prompts, for records and to recognise a run's checkpoints."""
         sam = self.prompted.sam
-        return {"encoder": encoder_fingerprint(sam.sam), "prompts": vars(self.prompted.prompts)}
+        return {"sam": sam_fingerprint(sam.sam), "prompts": vars(self.prompted.prompts)}
 
 
 class AdaptedTeacher(nn.Module):
@@ -97,7 +97,7 @@ class AdaptedTeacher(nn.Module):
         self.sam = sam
         self.cross_entropy, self.dice = cross_entropy, dice
         self._optimizer = torch.optim.Adam(sam.parameters(), lr=learning_rate)
-        self._fingerprint = encoder_fingerprint(sam.sam, without_trained=True)
+        self._fingerprint = sam_fingerprint(sam.sam, without_trained=True)
 
     def teach(self, images: Tensor, student: Tensor, masks: Tensor) -> Lesson:
         """SAM's logits with the student's as mask prompts, and SAM's loss on labelled images.
@@ -132,7 +132,7 @@ class AdaptedTeacher(nn.Module):
     def description(self) -> dict[str, Any]:
         """Which SAM and how it is trained; its frozen weights are in no checkpoint."""
         return {
-            "encoder": self._fingerprint,
+            "sam": self._fingerprint,
             "learning_rate": self._optimizer.defaults["lr"],
             "cross_entropy": self.cross_entropy,
             "dice": self.dice,

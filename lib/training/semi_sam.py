@@ -16,7 +16,7 @@ from torch.nn import functional
 from lib.data.batches import Batch
 from lib.losses.consistency import squared_error
 from lib.prompts.from_masks import PromptConfig
-from lib.sam.frozen import FrozenSam, encoder_fingerprint
+from lib.sam.frozen import FrozenSam, sam_fingerprint
 from lib.training.averaging import averaged_copy, early_decay, move_average
 from lib.training.mean_teacher import MeanTeacherConfig, noisy
 from lib.training.method import Losses, Method, Progress
@@ -55,8 +55,8 @@ class SemiSam(Method):
 
     def hyperparameters(self) -> dict[str, Any]:
         """The configuration, and which SAM."""
-        fingerprint = encoder_fingerprint(self._prompted.sam.sam)
-        return {**super().hyperparameters(), "sam_encoder": fingerprint}
+        fingerprint = sam_fingerprint(self._prompted.sam.sam)
+        return {**super().hyperparameters(), "sam": fingerprint}
 
     def learning_rate(self, progress: Progress) -> float:
         """A straight line to zero."""
