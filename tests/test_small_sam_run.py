@@ -129,8 +129,11 @@ def test_a_run_goes_through_both_sizes_and_is_read_back(tmp_path, monkeypatch):
     assert all(torch.equal(value, expected[key]) for key, value in again.state_dict().items())
     save_small_sam(sam, tmp_path / "card", facts)
     assert json.loads((tmp_path / "card/small_sam.json").read_text())["curve"] == facts["curve"]
-    (tmp_path / "256px.pt").unlink()
-    with pytest.raises(CheckpointError, match="minutes"):  # killed in the second stage
+    for name, value in {"seed": 7, "small_share": 0.6, "minutes": 0.01, "cpu_time": True}.items():
+        with pytest.raises(ValueError, match=f"128px.pt is of a run with another {name}: give"):
+            pretrain(tmp_path, **{"minutes": 1e-4, **settings, name: value})
+    (tmp_path / "128px.pt").unlink()
+    with pytest.raises(CheckpointError, match="minutes"):  # killed in the first stage
         pretrain(tmp_path, minutes=0.01, **settings)
 
 
@@ -192,6 +195,10 @@ def test_ingredients_are_measured_and_read_back(tmp_path):
     assert set(found["adds"]["hidden"]["set"]) == set(PROMPTS)
     assert sorted(p.stem for p in tmp_path.glob("*.json")) == ["seed-0", "seed-0-hidden"]
     assert measure(tmp_path, objects, **settings) == found
+    with pytest.raises(ValueError, match=r"seed-0\.json is of a run with another steps: give"):
+        measure(tmp_path, objects, **{**settings, "steps": 2})
+    with pytest.raises(ValueError, match="with another images of set"):
+        measure(tmp_path, {"set": generated_objects(3)[:2]}, **settings)
 
 
 def test_weights_are_mixed_on_a_straight_line():

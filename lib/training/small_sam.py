@@ -11,6 +11,7 @@ the image encoder, which on a CPU is what makes it affordable.
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,7 @@ from lib.data.batches import Batch
 from lib.data.generated import unpack
 from lib.prompts.corrections import boxes_of, correction_clicks, noisy_boxes, random_clicks
 from lib.sam.decode import decode_batch
+from lib.sam.frozen import sam_fingerprint
 from lib.training.method import Losses, Method, Progress
 from lib.training.schedules import cosine
 
@@ -69,7 +71,7 @@ class SmallSamPretraining(Method):
     def __init__(self, config: SmallSamConfig, *, sam: Sam):
         """Train `sam` (images of its own size) in place; `average` holds its averaged weights."""
         super().__init__(config)
-        self.sam = sam
+        self.sam, self._start = sam, sam_fingerprint(sam)
         self.average = copy.deepcopy(sam).requires_grad_(False)
         decayed = [p for p in sam.parameters() if p.ndim > 1]
         others = [p for p in sam.parameters() if p.ndim <= 1]  # biases and norms
@@ -83,6 +85,10 @@ class SmallSamPretraining(Method):
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """AdamW over all of SAM."""
         return [self._optimizer]
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """The configuration, and the weights that it started from."""
+        return super().hyperparameters() | {"started_from": self._start}
 
     def learning_rate(self, progress: Progress) -> float:
         """A cosine to a hundredth, after the warm-up."""

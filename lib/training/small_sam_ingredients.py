@@ -9,6 +9,7 @@ by image. A few minutes a run tell large effects only: the spread over seeds say
 
 import argparse
 import copy
+import hashlib
 import itertools
 import json
 from pathlib import Path
@@ -19,12 +20,14 @@ import torch
 from lib.data.engine import INGREDIENTS, VERSION
 from lib.data.generated import GeneratedStream, ImagePool
 from lib.evaluation.provenance import provenance
+from lib.sam.embeddings import tensor_bytes
 from lib.sam.resize import resize_positions
 from lib.sam.small import IMAGE_SIZE, load_small_sam
 from lib.training.loop import fit
 from lib.training.small_sam import SmallSamConfig, SmallSamPretraining
 from lib.training.small_sam_evaluation import evaluate_prompts
 from lib.training.small_sam_records import real_objects
+from lib.training.small_sam_run import refuse_other_settings
 
 PROMPTS = ("tight_box", "jittered_box", "clicks_1", "clicks_3")
 # A gentle continuation: two rounds, and an average that follows within the few steps.
@@ -38,16 +41,19 @@ def measure(
     """Train and evaluate every variant; an interrupted measurement goes on where it stopped.
 
     `objects`: data set -> images (`N x 3 x 256 x 256`) and masks (bool), one object each; `start`:
-    makes the SAM that all variants start from. Returns what `compare` returns.
+    makes the SAM that all variants start from. Returns what `compare` returns. Raises ValueError
+    where `output` holds results of other settings or images.
     """
     scores, output = {}, Path(output)
     variants = [(), *((name,) for name in ingredients)]
     for seed, without in itertools.product(seeds, variants):
         variant = "-".join(["seed", str(seed), *without])
         saved = output / f"{variant}.json"
+        sam = resize_positions(start(), IMAGE_SIZE // 2)
+        method = SmallSamPretraining(config, sam=sam)
+        settings = {**method.hyperparameters(), "engine": VERSION, "steps": steps, "pool": pool}
+        settings |= {f"images of {name}": _fingerprint(*pair) for name, pair in objects.items()}
         if not saved.exists():
-            sam = resize_positions(start(), IMAGE_SIZE // 2)
-            method = SmallSamPretraining(config, sam=sam)
             images = ImagePool(output / "pool", seed=seed, count=pool, without=without)
             stream = GeneratedStream(
                 images.fill(workers, progress), batch=config.batch, size=IMAGE_SIZE // 2, seed=seed
@@ -57,9 +63,19 @@ def measure(
                 progress=progress,
             )  # fmt: skip
             sam = resize_positions(copy.deepcopy(method.average).cpu().eval(), IMAGE_SIZE)
-            saved.write_text(json.dumps({k: _evaluate(sam, *v) for k, v in objects.items()}))
-        scores[seed, without] = json.loads(saved.read_text())
+            found = {k: _evaluate(sam, *v) for k, v in objects.items()}
+            saved.write_text(json.dumps({"settings": settings, "scores": found}))
+        found = json.loads(saved.read_text())
+        refuse_other_settings(saved, found["settings"], json.loads(json.dumps(settings)))
+        scores[seed, without] = found["scores"]
     return compare(scores, ingredients)
+
+
+def _fingerprint(*tensors):
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor_bytes(tensor))
+    return digest.hexdigest()
 
 
 def _evaluate(sam, images, masks):

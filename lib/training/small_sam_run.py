@@ -12,6 +12,7 @@ import contextlib
 import copy
 import json
 import os
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import torch
 
 from lib.data.engine import VERSION
 from lib.data.generated import GeneratedStream, ImagePool
+from lib.sam.frozen import sam_fingerprint
 from lib.sam.resize import resize_positions
 from lib.sam.small import IMAGE_SIZE, build_small_sam, load_small_sam
 from lib.training.clock import Clock
@@ -42,14 +44,17 @@ CURVE_NOTE = (
 class TimedPretraining(SmallSamPretraining):
     """Pretraining whose learning rate follows a clock; the clock is part of its state."""
 
-    def __init__(self, config: SmallSamConfig, *, sam, clock: Clock):
-        """Train `sam` in place until whoever holds the clock stops."""
+    def __init__(self, config: SmallSamConfig, *, sam, clock: Clock, run: dict | None = None):
+        """Train `sam` in place until whoever holds the clock stops.
+
+        run: what else decides the result; a run is resumed with the same only.
+        """
         super().__init__(config, sam=sam)
-        self.clock = clock
+        self.clock, self.run = clock, run or {}
 
     def hyperparameters(self):
-        """The configuration and the budget: a run is resumed with the same one only."""
-        return super().hyperparameters() | {"minutes": self.clock.budget / 60}
+        """The configuration, the budget and what else decides the run."""
+        return super().hyperparameters() | {"minutes": self.clock.budget / 60} | self.run
 
     def learning_rate(self, progress):
         """The recipe's cosine over the clock's budget."""
@@ -124,7 +129,8 @@ def pretrain(
         cpu_time: the budget is one of CPU time.
 
     Raises:
-        ValueError: if `small_share` is outside [0, 1) or `minutes` is not positive.
+        ValueError: if `small_share` is outside [0, 1), `minutes` is not positive, or `output` holds
+            a finished stage of a run with other settings.
     """
     if not 0 <= small_share < 1:
         raise ValueError(f"small_share must be in [0, 1), got {small_share}")
@@ -132,6 +138,11 @@ def pretrain(
     clock = Clock(minutes, cpu_time=cpu_time)
     torch.manual_seed(seed)
     sam = build()
+    run = {
+        "small_share": small_share, "cpu_time": cpu_time, "pool": pool, "fresh": fresh,
+        "seed": seed, "began_with": sam_fingerprint(sam),
+    }  # fmt: skip
+    settings = {**asdict(config), "minutes": minutes, "engine": VERSION, **run}
     images = ImagePool(output / "pool", seed=seed, count=pool)
     check = generated_objects(held_out)[:2]
     done = {"first": 0, "drawn": 0, "curve": [], "stages": []}
@@ -140,6 +151,7 @@ def pretrain(
         sam, finished = resize_positions(sam, size), output / f"{size}px.pt"
         if finished.exists():
             done = torch.load(finished, weights_only=True)
+            refuse_other_settings(finished, done.get("settings", {}), settings)
             sam.load_state_dict(done["sam"])
             clock.load_state_dict(done["clock"])
             continue
@@ -147,7 +159,7 @@ def pretrain(
             images, clock=clock, share=share, batch=batch, size=size, seed=seed,
             fresh=fresh, offset=done["first"], workers=workers,
         )  # fmt: skip
-        method = TimedPretraining(config, sam=sam, clock=clock)
+        method = TimedPretraining(config, sam=sam, clock=clock, run=run)
         if not list((output / f"{size}px").glob("checkpoint-*.pt")):
             before = clock.state_dict()
             images.fill(workers, progress=progress, first=stream.offset)
@@ -169,6 +181,7 @@ def pretrain(
             for row in history.validations
         ]
         done = {
+            "settings": settings,
             "sam": sam.state_dict(),
             "clock": clock.state_dict(),
             "first": stream.first(steps),  # the next stage goes on with these images
@@ -195,6 +208,15 @@ def mix(sam, other, *, share):
         raise ValueError(f"share must be in [0, 1], got {share}")
     for mine, theirs in zip(sam.parameters(), other.parameters(), strict=True):
         mine.lerp_(theirs, share)
+
+
+def refuse_other_settings(path, theirs, ours):
+    """ValueError if a finished result in `path` was made with settings other than ours."""
+    if other := [name for name, value in ours.items() if theirs.get(name) != value]:
+        raise ValueError(
+            f"{path} is of a run with another {', '.join(other)}: give another folder, or delete "
+            "that file and its checkpoints"
+        )
 
 
 def _seen(done):
@@ -252,6 +274,8 @@ def main(arguments=None):
     chosen = parser.parse_args(arguments)
     if chosen.keep and not chosen.start:
         parser.error("--keep needs --start: there are no earlier weights to keep a share of")
+    if not 0 <= chosen.keep <= 1:
+        parser.error(f"--keep must be in [0, 1], not {chosen.keep:g}")
     sam, facts = pretrain(
         chosen.output, minutes=chosen.minutes, small_share=chosen.small_share, pool=chosen.pool,
         fresh=chosen.fresh, workers=chosen.workers, seed=chosen.seed, cpu_time=chosen.cpu_time,
