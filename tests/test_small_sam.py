@@ -243,6 +243,23 @@ def test_the_classics_are_floors_on_the_first_images():
         assert summarise_prompts(scores)[name] == pytest.approx(scores[name][0])
 
 
+def test_the_walker_is_corrected_where_it_errs_itself(monkeypatch):
+    """It always paints the left half: the second click takes away what is wrong there."""
+    asked = []
+
+    def left_half(picture, points, labels):
+        asked.append((points.clone(), labels.clone()))
+        return np.arange(256)[None] < np.full((256, 1), 128)
+
+    monkeypatch.setattr("lib.training.small_sam_evaluation.random_walk", left_half)
+    images, masks, _ = generated_objects(1)
+    evaluate_prompts(_tiny(), images, masks, classical=1)
+    assert [len(points) for points, _ in asked] == [1, 2, 3]
+    wrong = left_half(None, *asked[-1]) != masks[0].numpy()
+    for x, y in asked[2][0][1:].int().tolist():
+        assert wrong[y, x]
+
+
 def test_records_of_other_weights_go_into_their_card(tmp_path):
     """One generated image; the card beside the weights gets the means."""
     weights = save_small_sam(load_small_sam(), tmp_path / "weights", {"training": {"Data": "none"}})

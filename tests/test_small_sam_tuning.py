@@ -1,15 +1,19 @@
 """Real images as a pool of objects, and the small SAM fine-tuned on all sets but one."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from lib.data.generated import GeneratedStream, ImagePool, unpack
 from lib.data.object_pool import JoinedPools, ObjectPool, objects_of
-from lib.evaluation.records import read_records
+from lib.evaluation.records import RecordError, read_records
 from lib.sam.small import build_small_sam, load_small_sam
 from lib.training import small_sam_tuning
 from lib.training.small_sam import SmallSamConfig
+from lib.training.small_sam_card import update_card
+from lib.training.small_sam_records import named_folder
 from lib.training.small_sam_tuning import tune
 
 
@@ -121,7 +125,10 @@ def test_what_is_left_out_is_not_read(tmp_path):
         torch.allclose(value, (fresh[key] + end[key]) / 2)
         for key, value in sam.state_dict().items()
     )
-    assert "then real images: a; 1 generated" in (tmp_path / "README.md").read_text()
+    card = (tmp_path / "README.md").read_text()
+    assert "then real images: a; 1 generated" in card
+    update_card(tmp_path / "small_sam.safetensors", accuracy={"a": {"images": 1}})
+    assert "It was trained on real images of a." in (tmp_path / "README.md").read_text()
     with pytest.raises(ValueError, match="left_out must be one of a, b"):
         tune(tmp_path, data, **settings | {"left_out": "c"})
     with pytest.raises(ValueError, match="generated must not be negative"):
@@ -130,7 +137,7 @@ def test_what_is_left_out_is_not_read(tmp_path):
         tune(tmp_path, data, **settings | {"keep": 2})
 
 
-def test_the_command_writes_weights_and_a_record(tmp_path, monkeypatch):
+def test_the_command_writes_weights_and_a_record(tmp_path, monkeypatch, capsys):
     """Two folders of generated pictures; each is left out once."""
     from PIL import Image
 
@@ -142,14 +149,28 @@ def test_the_command_writes_weights_and_a_record(tmp_path, monkeypatch):
         Image.fromarray(picture).save(tmp_path / name / "images/x.png")
         Image.fromarray(picture).save(tmp_path / name / "masks/x.png")
     monkeypatch.setattr(small_sam_tuning, "CONFIG", SmallSamConfig(prompts=2, rounds=1, batch=1))
-    small_sam_tuning.main([
+    command = [
         "--output", str(tmp_path / "out"), "--data-root", f"one={tmp_path / 'one'}",
-        "--data-root", f"two={tmp_path / 'two'}", "--leave-out", "one", "--steps", "1",
+        "--data-root", f"two={tmp_path / 'two'}", "--leave-out", "one",
         "--size", "128", "--per-set", "1", "--generated", "0", "--keep", "0",
         "--results", str(tmp_path / "records"),
-    ])  # fmt: skip
+    ]  # fmt: skip
+    small_sam_tuning.main([*command, "--steps", "1"])
     (record,) = read_records(tmp_path / "records")
     assert record.parameters["tuning_steps"] == 1
     assert record.variant == "tuned on the other sets, nothing generated, no mean"
     assert record.scores["last"]["images"] == 1
     load_small_sam(tmp_path / "out/without-one/small_sam.safetensors")
+    monkeypatch.setattr(small_sam_tuning, "tune", None)  # nothing may be trained from here on
+    small_sam_tuning.main([*command, "--steps", "1"])
+    assert "one: recorded already" in capsys.readouterr().out
+    with pytest.raises(RecordError, match="a run of another tuning_steps; choose another folder"):
+        small_sam_tuning.main([*command, "--steps", "2"])
+    with pytest.raises(SystemExit):
+        small_sam_tuning.main([*command, "--data-root", f"one={tmp_path / 'two'}"])
+    assert "two folders are called 'one'" in capsys.readouterr().err
+
+
+def test_a_folder_has_a_name_of_its_own_or_its_last_part():
+    assert named_folder("polyps=data/kvasir") == ("polyps", Path("data/kvasir"))
+    assert named_folder("/runs/lr=0.1/polyps") == ("polyps", Path("/runs/lr=0.1/polyps"))

@@ -24,7 +24,7 @@ from lib.sam.hybrid import build_hybrid_sam
 from lib.sam.small import IMAGE_SIZE, build_small_sam, parameter_count
 from lib.training.small_sam import decode_prompted
 from lib.training.small_sam_evaluation import evaluate_prompts, summarise_prompts
-from lib.training.small_sam_records import generated_objects, named_folder, real_objects
+from lib.training.small_sam_records import generated_objects, named_folder, named_once, real_objects
 from lib.training.small_sam_run import pretrain
 
 ARCHITECTURES = {
@@ -102,7 +102,7 @@ def main(arguments=None):
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args(arguments)
     objects = {"generated": generated_objects(chosen.images)[:2]}
-    for name, root in chosen.data_root:
+    for name, root in named_once(parser, chosen.data_root).items():
         objects[name] = real_objects(root, chosen.images)[1:3]
     found = measure(chosen.output, objects, minutes=chosen.minutes, seed=chosen.seed)
     report = {

@@ -100,7 +100,7 @@ def render_card(card) -> str:
         lines += [
             "Largest object of each image; jittered: each coordinate of the box off by a normal "
             "error of 12 % of the side; clicks: the middle of the object, then the middle of the "
-            "largest error. The real images were never trained on. The ellipse inscribed in the "
+            f"largest error. {_real_images(card)} The ellipse inscribed in the "
             f"box is the floor: it never sees the image.{learnt_nothing if classics else ''}",
             "",
             "| prompt | " + " | ".join(f"{s} (n={accuracy[s]['images']})" for s in sets) + " |",
@@ -121,6 +121,12 @@ def render_card(card) -> str:
     if limits := card.get("limits"):
         lines += ["", "## Limits", "", *(f"- {limit}" for limit in limits)]
     return "\n".join(lines) + "\n"
+
+
+def _real_images(card):
+    if trained_on := card.get("trained_on"):
+        return f"It was trained on real images of {', '.join(trained_on)}."
+    return "The real images were never trained on."
 
 
 def _row(name, key, accuracy):

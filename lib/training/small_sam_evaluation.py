@@ -62,7 +62,7 @@ def evaluate_prompts(sam, images, masks, *, seed=0, batch_size=16, classical=0):
     (best of the three masks), `ellipse_tight`, `ellipse_jittered`; and the head's estimates
     `quality_tight_box`, `quality_jittered_box`, `quality_clicks_1`. For the first `classical`
     images, about a second each, also `grab_cut_tight`, `grab_cut_jittered`, `random_walk_1` and
-    `random_walk_3` (clicks); NaN for the others.
+    `random_walk_3` (clicks, corrections of its own mask); NaN for the others.
     """
     generator = torch.Generator().manual_seed(seed)
     rows = []
@@ -126,11 +126,14 @@ def _classical(images, target, prompts, count):
     pictures = (255 * images).round().byte().permute(0, 2, 3, 1).numpy()
     for k, picture in enumerate(pictures[: max(count, 0)]):
         found = {f"grab_cut_{b}": grab_cut(picture, prompts[b][k]) for b in ("tight", "jittered")}
-        for clicks in (1, 3):
-            points, labels = prompts["points"][k, :clicks], prompts["labels"][k, :clicks]
-            found[f"random_walk_{clicks}"] = random_walk(picture, points, labels)
-        for name, mask in found.items():
-            mask = torch.from_numpy(mask)
+        points, labels = prompts["points"][k, :1], prompts["labels"][k, :1]
+        for click in (1, 2, 3):
+            mask = found[f"random_walk_{click}"] = random_walk(picture, points, labels)
+            point, label = correction(mask, target[k].numpy())
+            points = torch.cat([points, torch.tensor([point])])
+            labels = torch.cat([labels, torch.tensor([label])])
+        for name in names:
+            mask = torch.from_numpy(found[name])
             scores[name][k] = (mask & target[k]).sum() / (mask | target[k]).sum()
     return scores
 

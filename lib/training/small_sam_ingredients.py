@@ -26,7 +26,7 @@ from lib.sam.small import IMAGE_SIZE, load_small_sam
 from lib.training.loop import fit
 from lib.training.small_sam import SmallSamConfig, SmallSamPretraining
 from lib.training.small_sam_evaluation import evaluate_prompts
-from lib.training.small_sam_records import real_objects
+from lib.training.small_sam_records import named_folder, named_once, real_objects
 from lib.training.small_sam_run import refuse_other_settings
 
 PROMPTS = ("tight_box", "jittered_box", "clicks_1", "clicks_3")
@@ -124,7 +124,10 @@ def main(arguments=None):
     """Measure and write `results/benchmarks/small_sam_ingredients.json`."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", required=True, help="folder of pools and checkpoints")
-    parser.add_argument("--data-root", action="append", required=True, help="folder of a data set")
+    parser.add_argument(
+        "--data-root", action="append", required=True, type=named_folder, metavar="[NAME=]DIR",
+        help="folder of a data set",
+    )  # fmt: skip
     parser.add_argument("--results", default="results/benchmarks/small_sam_ingredients.json")
     parser.add_argument("--steps", type=int, default=300, help="of 24 images, in each run")
     parser.add_argument("--seeds", type=int, default=2)
@@ -134,9 +137,8 @@ def main(arguments=None):
     chosen = parser.parse_args(arguments)
     torch.manual_seed(0)
     objects = {}
-    for root in chosen.data_root:
-        dataset, images, masks, _ = real_objects(Path(root), chosen.images)
-        objects[dataset.title] = images, masks
+    for name, root in named_once(parser, chosen.data_root).items():
+        objects[name] = real_objects(root, chosen.images)[1:3]
     seeds, ingredients = tuple(range(chosen.seeds)), tuple(chosen.ingredient or INGREDIENTS)
     origin = provenance()
     found = measure(

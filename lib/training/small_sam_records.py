@@ -8,6 +8,7 @@ One record a data set under `results/small_sam`, with every image's scores. Noth
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,15 +34,35 @@ METHOD = "small_sam"
 HELD_OUT_SEED = 999
 
 
-def record_of(
-    sam, images, masks, names, *, dataset, fingerprint, seed=0, classical=0, variant="zero-shot",
-    parameters=None, weights="",
-) -> Record:  # fmt: skip
-    """Evaluate `images` (`N x 3 x 256 x 256`) and `masks` (bool) into a record.
+def run_of(
+    *, dataset, fingerprint, seed=0, variant="zero-shot", parameters=None, weights=""
+) -> Record:
+    """A record before anything was measured; by it an older one is found.
 
-    `classical`: on so many of them GrabCut and random walker are run too; `parameters`: how the
-    weights came about, where that is not in their card; `weights`: what they are called, such as
-    "small (1ab7081d)".
+    `parameters`: how the weights came about, where that is not in their card; `weights`: what they
+    are called, such as "small (1ab7081d)".
+    """
+    return Record(
+        method=METHOD,
+        variant=variant,
+        dataset=dataset,
+        dataset_fingerprint=fingerprint,
+        split_sha256="",
+        labelled_fraction=None,
+        labelled_count=0,
+        seed=seed,
+        scores={},
+        per_image={},
+        parameters={"size": IMAGE_SIZE, "box_error": BOX_ERROR, "clicks": CLICKS}
+        | ({"sam": weights} if weights else {})
+        | {f"tuning_{key}": value for key, value in (parameters or {}).items()},
+    )
+
+
+def measured(run, sam, images, masks, names, *, classical=0) -> Record:
+    """Evaluate `images` (`N x 3 x 256 x 256`) and `masks` (bool) into the record `run`.
+
+    `classical`: on so many of them GrabCut and random walker are run too.
     """
     began = time.monotonic()
     origin = provenance()
@@ -53,23 +74,9 @@ def record_of(
     means = summarise_prompts(scores) | {"images": len(names)}
     if classical:
         means["images_of_classics"] = min(classical, len(names))
-    return Record(
-        method=METHOD,
-        variant=variant,
-        dataset=dataset,
-        dataset_fingerprint=fingerprint,
-        split_sha256="",
-        labelled_fraction=None,
-        labelled_count=0,
-        seed=seed,
-        scores={"last": means},
-        per_image={"last": rows},
-        parameters={"size": IMAGE_SIZE, "box_error": BOX_ERROR, "clicks": CLICKS}
-        | ({"sam": weights} if weights else {})
-        | {f"tuning_{key}": value for key, value in (parameters or {}).items()},
-        seconds=time.monotonic() - began,
-        **origin,
-    )
+    seconds = time.monotonic() - began
+    found = {"scores": {"last": means}, "per_image": {"last": rows}, "seconds": seconds}
+    return replace(run, **found, **origin)
 
 
 def real_objects(root, limit):
@@ -120,7 +127,7 @@ def main(arguments=None):
     )
     chosen = parser.parse_args(arguments)
     sam, accuracy = load_small_sam(chosen.weights), {}
-    sets = [(name, root, None) for name, root in chosen.data_root]
+    sets = [(name, root, None) for name, root in named_once(parser, chosen.data_root).items()]
     if chosen.generated:
         images, masks, names = generated_objects(chosen.images)
         sets.insert(0, ("generated", "Generated", f"engine {VERSION}, seed {HELD_OUT_SEED}"))
@@ -128,11 +135,11 @@ def main(arguments=None):
         if fingerprint is None:
             dataset, images, masks, names = real_objects(source, chosen.images)
             source, fingerprint = dataset.title, dataset.fingerprint()
-        record = record_of(
-            sam, images, masks, names, dataset=source, fingerprint=fingerprint,
-            classical=chosen.classical, variant=chosen.variant,
+        run = run_of(
+            dataset=source, fingerprint=fingerprint, variant=chosen.variant,
             weights=sam_label("small", chosen.weights),
         )  # fmt: skip
+        record = measured(run, sam, images, masks, names, classical=chosen.classical)
         print(write_record(record, chosen.results), flush=True)
         accuracy[name] = record.scores["last"]
     if chosen.card:
@@ -142,8 +149,18 @@ def main(arguments=None):
 
 def named_folder(text):
     """`NAME=DIR`, or `DIR` alone, whose last part is then the name."""
-    name, _, root = text.rpartition("=")
-    return name or Path(root).name, Path(root)
+    name, equals, root = text.partition("=")
+    if not equals or Path(name).name != name:  # the sign belongs to the path
+        return Path(text).name, Path(text)
+    return name, Path(root)
+
+
+def named_once(parser, pairs):
+    """Name -> folder; the command ends where two folders have one name."""
+    names = [name for name, _ in pairs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        parser.error(f"two folders are called {twice[0]!r}: write --data-root NAME=DIR")
+    return dict(pairs)
 
 
 if __name__ == "__main__":

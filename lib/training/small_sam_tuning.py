@@ -24,13 +24,19 @@ import torch
 from lib.data.generated import GeneratedStream, ImagePool
 from lib.data.object_pool import JoinedPools, ObjectPool
 from lib.data.open import open_dataset
-from lib.evaluation.records import write_record
+from lib.evaluation.records import find_record, write_record
 from lib.sam.resize import resize_positions
 from lib.sam.small import IMAGE_SIZE, load_small_sam
 from lib.training.loop import fit
 from lib.training.small_sam import SmallSamConfig, SmallSamPretraining
 from lib.training.small_sam_card import save_small_sam
-from lib.training.small_sam_records import named_folder, real_objects, record_of
+from lib.training.small_sam_records import (
+    measured,
+    named_folder,
+    named_once,
+    real_objects,
+    run_of,
+)
 from lib.training.small_sam_run import mix
 
 TUNED = "tuned on the other sets"
@@ -89,7 +95,7 @@ def tune(
     if keep:
         mix(sam, start(), share=keep)
         training["Weights"] = f"{keep:g} of those before and {1 - keep:g} of those after"
-    save_small_sam(sam, output, {"training": training})
+    save_small_sam(sam, output, {"training": training, "trained_on": sorted(seen)})
     return sam
 
 
@@ -122,7 +128,9 @@ def main(arguments=None):
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", default="results/small_sam")
     chosen = parser.parse_args(arguments)
-    roots = dict(chosen.data_root)
+    if not 0 <= chosen.keep <= 1:
+        parser.error(f"--keep must be in [0, 1], not {chosen.keep:g}")
+    roots = named_once(parser, chosen.data_root)
     datasets = {n: open_dataset("folder", root=r, size=IMAGE_SIZE) for n, r in roots.items()}
     settings = {
         "steps": chosen.steps, "size": chosen.size, "per_set": chosen.per_set,
@@ -132,14 +140,16 @@ def main(arguments=None):
         tune(chosen.output / "all", datasets, left_out=None, **settings)
         return
     for name in chosen.leave_out or roots:
-        folder = chosen.output / f"without-{name}"
-        sam = tune(folder, datasets, left_out=name, **settings)
         dataset, images, masks, names = real_objects(roots[name], chosen.images)
-        variant = variant_of(chosen.generated, chosen.keep)
-        record = record_of(
-            sam, images, masks, names, dataset=dataset.title, fingerprint=dataset.fingerprint(),
-            variant=variant, seed=chosen.seed, parameters=settings,
+        run = run_of(
+            dataset=dataset.title, fingerprint=dataset.fingerprint(), seed=chosen.seed,
+            variant=variant_of(chosen.generated, chosen.keep), parameters=settings,
         )  # fmt: skip
+        if find_record(run, chosen.results):
+            print(f"{name}: recorded already")
+            continue
+        sam = tune(chosen.output / f"without-{name}", datasets, left_out=name, **settings)
+        record = measured(run, sam, images, masks, names)
         print(write_record(record, chosen.results), flush=True)
 
 
