@@ -7,11 +7,20 @@ import torch
 
 from lib.data.dataset import SegmentationDataset
 from lib.data.splits import make_split
-from lib.evaluation.records import read_records
+from lib.evaluation.records import RecordError, read_record, read_records
 from lib.sam.frozen import FrozenSam
 from lib.sam.small import build_small_sam
 from lib.training import mining_study
-from lib.training.mining_study import MASKS, RUNS, SUPERVISED, Cell, StudyConfig, run_cell
+from lib.training.mining_study import (
+    MASKS,
+    RUNS,
+    SUPERVISED,
+    Cell,
+    StudyConfig,
+    recorded,
+    run_cell,
+    run_names,
+)
 
 CONFIG = StudyConfig(
     size=32,
@@ -82,6 +91,15 @@ def test_parts_do_not_overlap_and_test_images_are_scored(cell, records):
     assert names == [cell.dataset.names[i] for i in cell.test]
 
 
+def test_the_first_training_says_what_it_was(cell, records):
+    first, config = records[0].parameters["method"], cell.config
+    assert (first["steps"], first["batch"], first["size"]) == (
+        config.first_steps,
+        config.batch,
+        config.size,
+    )
+
+
 def test_rounds_are_written_down(records):
     rounds = {record.method: len(record.history.get("rounds", [])) for record in records}
     assert rounds["one-time mining"] == 1
@@ -95,8 +113,30 @@ def test_a_second_call_trains_nothing_and_finds_the_same(cell, records, monkeypa
 
     monkeypatch.setattr(mining_study.Supervised, "step", no_step)
     monkeypatch.setattr(mining_study.KnowledgeMining, "step", no_step)
+    before = {path: path.read_bytes() for path in cell.results.iterdir()}
     again = run_cell(cell)
-    assert [r.scores for r in again] == [r.scores for r in records]
+    assert [r.label for r in again] == [r.label for r in records]
+    assert [recorded(cell, name) for name in run_names(cell)] == again
+    assert {path: path.read_bytes() for path in cell.results.iterdir()} == before
+
+
+def test_a_missing_record_is_made_and_the_others_stay(cell, records):
+    lost = next(path for path in cell.results.iterdir() if "one_time" in path.name)
+    before = {path: path.read_bytes() for path in cell.results.iterdir()}
+    scores = read_record(lost).scores
+    lost.unlink()
+    run_cell(cell)
+    assert read_record(lost).scores == scores
+    assert all(path.read_bytes() == old for path, old in before.items() if path != lost)
+
+
+def test_records_of_other_settings_are_refused_and_another_sam_is_only_where_one_is_asked(cell):
+    with pytest.raises(RecordError, match="a run of another size, batch; choose"):
+        recorded(replace(cell, config=replace(cell.config, size=64, batch=2)), SUPERVISED)
+    other = replace(cell, config=replace(cell.config, sam="vit_b"))
+    assert recorded(other, SUPERVISED).method == SUPERVISED
+    with pytest.raises(RecordError, match="a run of another sam; choose"):
+        recorded(other, "one-time mining")
 
 
 def test_all_labels_leave_nothing_to_mine(cell, tmp_path):

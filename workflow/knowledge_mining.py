@@ -7,28 +7,24 @@ Give each job of a cluster its own --fractions and --seeds: the cells do not dep
 """
 
 import argparse
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 from lib.data.open import open_dataset
 from lib.data.splits import Split, load_split, make_split, save_split
-from lib.evaluation.records import RecordError, read_records
 from lib.sam.checkpoints import load_sam, sam_label
 from lib.sam.embeddings import EmbeddingCache
 from lib.sam.frozen import FrozenSam
 from lib.training.errors import TrainingError
 from lib.training.mining_study import (
-    MASKS,
     RUNS,
-    SUPERVISED,
-    WITHOUT_SAM,
     Cell,
     StudyConfig,
     paper,
-    parameters_of,
+    recorded,
     run_cell,
+    run_names,
 )
 
 
@@ -65,7 +61,7 @@ def main() -> None:
                 results=options.output,
                 checkpoints=options.checkpoints,
             )
-            if _done(cell):
+            if all(recorded(cell, name) for name in run_names(cell)):
                 print(f"{dataset.title}, {fraction:.0%} labels, seed {seed}: recorded already")
                 continue
             print(f"{dataset.title}, {fraction:.0%} labels, seed {seed}")
@@ -121,38 +117,6 @@ def _split(options: argparse.Namespace, dataset) -> Split:
     options.split.parent.mkdir(parents=True, exist_ok=True)
     save_split(split, options.split)
     return split
-
-
-def _done(cell: Cell) -> bool:
-    """Whether every run of the cell has its record.
-
-    Raises:
-        RecordError: one is of other data or settings, found out here rather than after training.
-    """
-    if not cell.results.is_dir():
-        return False
-    found = read_records(
-        cell.results,
-        dataset=cell.dataset.title,
-        split_sha256=cell.split.sha256,
-        labelled_fraction=cell.fraction,
-        seed=cell.seed,
-    )
-    ours = json.loads(json.dumps(parameters_of(cell)))
-    for record in found:
-        names = [n for n in ours if n != "sam" or record.method not in WITHOUT_SAM]
-        other = [n for n in names if record.parameters.get(n) != ours[n]]
-        if record.dataset_fingerprint != cell.dataset.fingerprint():
-            other.append("data set")
-        if other:
-            raise RecordError(
-                f"{cell.results}: {record.label} at {cell.fraction:.0%}, seed {cell.seed}, is of "
-                f"another {', '.join(other)}; choose another --output, or delete that record"
-            )
-    wanted = {SUPERVISED, *cell.config.runs} if cell.unlabelled else {SUPERVISED, *list(RUNS)[:1]}
-    if cell.unlabelled:
-        wanted |= {MASKS}
-    return wanted <= {record.method for record in found}
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from lib.data.dataset import SegmentationDataset
 from lib.data.splits import Split, labelled_subset
 from lib.evaluation.metrics import score_image, summarise
 from lib.evaluation.provenance import provenance
-from lib.evaluation.records import Record, write_record
+from lib.evaluation.records import Record, find_record, write_record
 from lib.models.unet_pp import build_unet_pp
 from lib.prompts.from_masks import PromptConfig
 from lib.sam.frozen import FrozenSam
@@ -112,19 +112,45 @@ class Cell:
 
 def run_cell(cell: Cell) -> list[Record]:
     """Train f0 and every run of the study from it; write and return one record a run."""
-    f0, record = train_first(cell)
-    records = [record]
-    if cell.unlabelled:
-        records.append(mask_quality(cell, f0.network))
-    runs = cell.config.runs if cell.unlabelled else (LONGER,)
-    return records + [fine_tune(cell, name, f0.network)[1] for name in runs]
+    f0, first = train_first(cell)
+    records = [first]
+    for name in run_names(cell)[1:]:
+        record = recorded(cell, name)
+        if record is None and name == MASKS:
+            record = mask_quality(cell, f0.network)
+        records.append(record or fine_tune(cell, name, f0.network)[1])
+    return records
+
+
+def run_names(cell: Cell) -> list[str]:
+    """Every run that leaves a record, f0's first; with all labels nothing can be mined."""
+    return [SUPERVISED, MASKS, *cell.config.runs] if cell.unlabelled else [SUPERVISED, LONGER]
+
+
+def recorded(cell: Cell, name: str) -> Record | None:
+    """The record of a run that was made before, or None.
+
+    Raises:
+        RecordError: there is one of that name, but of other data or settings.
+    """
+    if cell.replace:
+        return None
+    run = _record(cell, name, {}, {})
+    if name in WITHOUT_SAM:  # another SAM changes nothing
+        del run.parameters["sam"]
+    return find_record(run, cell.results)
 
 
 def train_first(cell: Cell) -> tuple[Supervised, Record]:
     """Train f0 on the labelled images alone: where all other runs start."""
     torch.manual_seed(cell.seed)
     f0 = Supervised(
-        SupervisedConfig(learning_rate=cell.config.learning_rate),
+        SupervisedConfig(
+            learning_rate=cell.config.learning_rate,
+            batch=cell.config.batch,
+            steps=cell.config.first_steps,
+            size=cell.config.size,
+        ),
         network=build_unet_pp(
             encoder=cell.config.encoder,
             encoder_weights=cell.config.encoder_weights,
@@ -188,7 +214,10 @@ def mask_scores(cell: Cell, network: nn.Module, **settings) -> list[dict]:
 def _train(
     cell: Cell, name: str, method, steps: int, *, labelled: int, unlabelled: int = 0
 ) -> Record:
-    """Train, choose by validation, read the test set once, write the record."""
+    """Train, choose by validation, read the test set once, write the record.
+
+    A finished training is read from its checkpoint; a record that exists stays as it is.
+    """
     origin = provenance()
     stream = BatchStream(
         cell.dataset,
@@ -209,6 +238,8 @@ def _train(
         precision=cell.config.precision,
         progress=cell.progress,
     )
+    if known := recorded(cell, name):  # only the network was wanted
+        return known
     last = evaluate(method, cell.dataset, cell.test)
     final = copy.deepcopy(method.state_dict())
     method.load_state_dict(history.best_state)
