@@ -99,11 +99,11 @@ def _one(modality: str, domain: str, arguments: argparse.Namespace) -> None:
     cache = arguments.root / "synthetic"
     # The rest of a cached folder's name is a digest of the drawing code.
     name = f"{modality}-{domain}-{size}px-{count}-seed{seed}"
-    if arguments.check and not any(cache.glob(f"{name}-*")):
-        raise FetchError(f"{cache / name}: not generated yet; run without --check")
-    dataset = SyntheticDataset(
-        modality=modality, domain=domain, count=count, seed=seed, size=size, cache=cache
-    )
+    drawn = {"modality": modality, "domain": domain, "count": count, "seed": seed, "size": size}
+    try:
+        dataset = SyntheticDataset(**drawn, cache=cache, generate=not arguments.check)
+    except FileNotFoundError as error:
+        raise FetchError(f"{error}; run without --check") from error
     check(dataset)
     share = np.mean([arrays(dataset, index)[1].mean() for index in range(len(dataset))])
     print(f"{dataset.title}: {count} pictures of {size} px, foreground {share:.1%}, as drawn")

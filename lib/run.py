@@ -198,12 +198,21 @@ def _run_all(
             progress=progress,
         )
         if run.path:
-            extract_figures(run.path, output / "figures")
+            _keep_figures(run, output / "figures")
         if options.in_place and run.status == "ok":
             shutil.copyfile(run.path, path)
         progress.close(f"{run.status}, {clock(run.seconds)}, peak {run.peak_gb:.1f} GB")
         runs.append(run)
     return runs
+
+
+def _keep_figures(run: Run, folder: Path) -> None:
+    """Write the figures of a notebook; where that fails, its run has failed and no other."""
+    try:
+        extract_figures(run.path, folder)
+    except OSError as error:
+        run.status = "failed" if run.status == "ok" else run.status
+        run.message = run.message or f"its figures could not be written: {error}"
 
 
 def _timeout(seconds: int | None, values: dict[str, object]) -> int | None:
@@ -227,7 +236,7 @@ def _results_line(output: Path) -> str:
     """Write the table of results and tell where it is, or why there is none."""
     try:
         table = write_results_table(output)
-    except ValueError as error:  # records of other versions of the notebooks, mixed
+    except (ValueError, OSError) as error:  # records of other versions, a folder in the way
         return f"no table of results: {error}"
     return f"results: {os.path.relpath(table)}" if table else ""
 

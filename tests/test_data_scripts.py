@@ -610,7 +610,7 @@ def test_synthetic_sets_are_generated_checked_and_written_as_files(tmp_path, cap
     from lib.data.synthetic import draw
 
     assert synthetic.main(synthetic_options(tmp_path, "--check")) == 1
-    assert "not generated yet; run without --check" in capsys.readouterr().err
+    assert "not generated yet, or damaged; run without --check" in capsys.readouterr().err
     for _ in range(2):
         assert synthetic.main(synthetic_options(tmp_path, "--png")) == 0
     assert synthetic.main(synthetic_options(tmp_path, "--check")) == 0
@@ -632,6 +632,11 @@ def test_a_synthetic_cache_that_was_changed_is_found(tmp_path, capsys):
     np.save(path, images)
     assert synthetic.main(synthetic_options(tmp_path, "--check")) == 1
     assert "microscopy-seen-0001: the cached picture is not" in capsys.readouterr().err
+    path.write_bytes(path.read_bytes()[:-100])
+    size = path.stat().st_size
+    assert synthetic.main(synthetic_options(tmp_path, "--check")) == 1
+    assert "or damaged; run without --check" in capsys.readouterr().err
+    assert path.stat().st_size == size
 
 
 def test_a_wrong_synthetic_option_is_a_plain_error(tmp_path, capsys):

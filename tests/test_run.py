@@ -10,8 +10,9 @@ import nbformat
 import pytest
 
 from lib.evaluation.records import Record, write_record
+from lib.notebook.execution import Run
 from lib.notebook.results import write_results_table
-from lib.run import main
+from lib.run import _keep_figures, _results_line, main
 
 REPOSITORY = Path(__file__).parent.parent
 # A kernel takes seconds to start, so one run of all these serves most of the tests below.
@@ -73,6 +74,29 @@ def test_several_notebooks_go_on_after_a_failure_and_end_with_a_summary(ended):
 
 def test_values_arrive_with_the_types_of_the_defaults(ended, repository):
     assert streams(executed(repository, "00_good")) == "3 007 outputs\n"
+
+
+def test_figures_that_cannot_be_written_fail_one_notebook_and_lose_nothing(tmp_path):
+    (tmp_path / "figures").write_text("in the way")
+    node = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
+    output = nbformat.v4.new_output("display_data", data={"image/png": "iVBORw0KGgo="})
+    node.cells[0].outputs = [output]
+    nbformat.write(node, tmp_path / "00_good.ipynb")
+    run = Run("00_good", "ok", path=tmp_path / "00_good.ipynb")
+    _keep_figures(run, tmp_path / "figures")
+    assert run.status == "failed"
+    assert "its figures could not be written" in run.message
+
+
+def test_a_table_that_cannot_be_written_is_said(tmp_path):
+    record = Record(
+        method="supervised", dataset="Drawn", dataset_fingerprint="f", split_sha256="s" * 64,
+        labelled_fraction=0.25, labelled_count=10, seed=0, scores={"last": {"dice": 0.5}},
+        per_image={},
+    )  # fmt: skip
+    write_record(record, tmp_path / "results")
+    (tmp_path / "results.md").mkdir()
+    assert _results_line(tmp_path).startswith("no table of results: ")
 
 
 def test_figures_are_left_as_pictures_whatever_the_backend_outside(ended, repository):

@@ -45,7 +45,7 @@ def main() -> None:
     recipe = with_stages(recipe, options.steps, options.rates, options.batch)
     known = variants(recipe)
     names = known if options.variants == ["all"] else options.variants
-    _require("--variants", names, [*known, "all"])
+    _require("--variants", names, known)
     data = _data(options)
     for option in ("left_out", "leak"):
         name = f"--{option.replace('_', '-')}"

@@ -129,7 +129,7 @@ class GeneratedStream:
             fresh: new images a place in a batch; each is then seen 1 / `fresh` times on average.
                 0: the pool stays as it is.
             offset: number of the scene that the pool begins with at step 0.
-            workers: processes that draw the new images meanwhile.
+            workers: processes that fill the pool; later one of them draws a chunk ahead.
         """
         self.pool, self.labelled_batch, self.size, self.seed = pool, batch, size, seed
         self.fresh, self.offset, self.workers = fresh, offset, workers

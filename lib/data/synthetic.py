@@ -77,12 +77,14 @@ class SyntheticDataset(SegmentationDataset):
         seed: int = 0,
         size: int = 256,
         cache: str | Path | None = None,
+        generate: bool = True,
     ):
         """Generate the pictures, or find them in the folder `cache` (None: `default_cache()`).
 
         modality: one of MODALITIES; domain: "seen" or "unseen"; size: side in pixels, at least 32;
         seed: at least 0. Raises DataError for anything else. 200 pictures of 256 px take up to ten
-        seconds and 52 MB of disk.
+        seconds and 52 MB of disk. generate: False raises FileNotFoundError where the pictures are
+        not in the cache, whole and of this version.
         """
         _check(modality, domain, count, seed, size)
         self.modality, self.domain, self.seed = modality, domain, seed
@@ -98,6 +100,8 @@ class SyntheticDataset(SegmentationDataset):
         name = f"{modality}-{domain}-{size}px-{count}-seed{seed}-{_source_digest()[:12]}"
         self._folder = folder / name
         if not self._cached():
+            if not generate:
+                raise FileNotFoundError(f"{self._folder}: not generated yet, or damaged")
             self._generate()
 
     def _load_image(self, index: int) -> np.ndarray:

@@ -261,7 +261,9 @@ def main(arguments=None):
     parser.add_argument("--small-share", type=float, default=0.6, help="of it at 128 px")
     parser.add_argument("--pool", type=int, default=4000, help="images on disk (262 kB each)")
     parser.add_argument("--fresh", type=float, default=0.5, help="new images per image seen")
-    parser.add_argument("--workers", type=int, default=1, help="processes that draw images")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="processes that fill the pool; then one draws ahead"
+    )
     parser.add_argument("--batch", type=int, default=SmallSamConfig.batch, help="at 256 px")
     parser.add_argument("--learning-rate", type=float, default=SmallSamConfig.learning_rate)
     parser.add_argument("--box-error", type=float, default=SmallSamConfig.box_error)

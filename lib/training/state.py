@@ -19,6 +19,7 @@ def describe_run(method: Method, stream: BatchStream, settings: dict[str, Any]) 
         "method": type(method).__name__,
         "parameters": method.hyperparameters(),
         "data": {
+            "stream": type(stream).__name__,
             "fingerprint": stream.dataset.fingerprint(),
             "size": stream.dataset.size,
             "indices": hashlib.sha256(indices).hexdigest(),
