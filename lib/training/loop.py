@@ -75,6 +75,12 @@ def fit(
             raise ValueError(f"{name} {getattr(stream, name)} does not divide by {devices} devices")
     fabric = open_fabric(device=device, devices=devices, precision=precision)
     optimizers = method.optimizers()
+    fused = any(group.get("fused") for o in optimizers for group in o.param_groups)
+    if max_grad_norm is not None and precision == "16-mixed" and fused:
+        raise ValueError(
+            "max_grad_norm cannot clip what a fused optimizer unscales itself in 16-mixed: train "
+            "in bf16-mixed or 32-true, or without max_grad_norm"
+        )
     module, *wrapped = fabric.setup(method, *optimizers)
     history = History(score=score)
     checkpoints, start = None, 0
