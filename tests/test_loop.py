@@ -287,7 +287,7 @@ def test_all_optimisers_of_a_step_share_one_loss_scale(monkeypatch):
 def test_what_cannot_be_clipped_in_16_bits_is_refused_before_a_step():
     method = Line(lambda w, *_: w)
     method._optimizers = [torch.optim.Adam([method.w], lr=0.1, fused=True)]
-    with pytest.raises(ValueError, match="max_grad_norm cannot clip .* train in bf16-mixed"):
+    with pytest.raises(ValueError, match=r"cannot clip .* train in bf16-mixed"):
         train(method, steps=1, precision="16-mixed", max_grad_norm=1.0)
     train(method, steps=1, precision="16-mixed")
     train(method, steps=1, precision="bf16-mixed", max_grad_norm=1.0)
