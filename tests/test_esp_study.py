@@ -184,7 +184,7 @@ def test_validation_images_can_be_scored_instead():
 def test_a_stored_split_does_not_train_on_a_domain_that_became_unseen(tmp_path):
     first = Source(NAMES[0], Scanned(14, 0))
     prepare([first], limits=LIMITS, splits=tmp_path)
-    with pytest.raises(DataError, match=r"tinted_0\.json trains on the domain B, which shall be"):
+    with pytest.raises(DataError, match=r"tinted_0\.json counts the domain B among the seen"):
         prepare([replace(first, unseen=("B",))], limits=LIMITS, splits=tmp_path)
 
 

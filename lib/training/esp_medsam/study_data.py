@@ -177,7 +177,7 @@ def prepare(
             and rates. The unseen domains have no validation images and then stay out.
 
     Raises:
-        DataError: an unseen domain that a data set does not have or a stored split trains on, no
+        DataError: an unseen domain that a data set does not have or a stored split has seen, no
             source that is seen, or two sources of one modality that nothing tells apart.
     """
     if part not in ("test", "val"):
@@ -252,10 +252,11 @@ def _seen_split(source: Source, limits: Limits, splits: Path | None) -> Split:
     domain = dict(_pairs(source))
     if path and path.exists():
         split = load_split(path, source.dataset)
-        if known := sorted({domain[n] for n in split.train + split.val} & set(source.unseen)):
+        names = [*split.train, *split.val, *split.test]
+        if known := sorted({domain[name] for name in names} & set(source.unseen)):
             raise DataError(
-                f"{path} trains on the domain {', '.join(known)}, which shall be unseen: give "
-                "another folder for the split files, or delete that one"
+                f"{path} counts the domain {', '.join(known)} among the seen, which shall be "
+                "unseen: give another folder for the split files, or delete that one"
             )
         return split
     whole = make_split(source.dataset, **SHARES)
