@@ -1,6 +1,7 @@
 """The study of the family: one record a run, found again, and its tables."""
 
 import runpy
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from lib.training.family_tables import (
     plug_in_table,
     unlabelled_masks_table,
 )
+from lib.training.knowsam_switches import ABLATIONS
 
 CONFIG = FamilyConfig(
     size=16,
@@ -48,6 +50,7 @@ RUNS = [
     ("SemiSAM", None),
     ("CPS", "frozen"),
     ("CPS", "adapted"),
+    ("UGDA lowest", None),  # a row of KnowSAM's ablations
 ]
 
 
@@ -87,7 +90,8 @@ def records(cell):
 def test_every_run_leaves_a_record_of_its_own(cell, records):
     stored = read_records(cell.results)
     assert len(stored) == len(RUNS)
-    assert {record.label for record in stored} >= {"CPS (SKD, frozen SAM)", "KnowSAM"}
+    labels = {record.label for record in stored}
+    assert labels >= {"CPS (SKD, frozen SAM)", "KnowSAM", "KnowSAM (UGDA lowest)"}
     for record in stored:
         assert record.labelled_count == 6
         assert [len(rows) for rows in record.per_image.values()] == [4, 4]
@@ -144,6 +148,15 @@ def test_recorded_runs_are_found_and_other_ones_refused(cell, records):
         recorded(longer, "KnowSAM")
 
 
+def test_a_row_of_the_ablations_is_the_method_with_one_switch(cell, records):
+    plain, switched = (records[name, None] for name in ("KnowSAM", "UGDA lowest"))
+    ours, theirs = switched.parameters["method"], plain.parameters["method"]
+    assert {key for key in ours if ours[key] != theirs[key]} == {"exchange_highest"}
+    assert recorded(cell, "UGDA lowest").created == switched.created
+    with pytest.raises(ValueError, match="UGDA lowest is a row .* takes no distillation"):
+        family_study.build(cell, "UGDA lowest", "frozen")
+
+
 def test_a_complete_run_is_taken_from_its_checkpoint(cell, records, monkeypatch):
     def no_step(*_):
         raise AssertionError("a finished run was trained again")
@@ -159,6 +172,7 @@ def test_all_labels_leave_the_baselines(cell, tmp_path):
     assert can_run(full, "supervised U-Net")
     assert not can_run(full, "supervised U-Net", "frozen")
     assert not can_run(full, "BCP")
+    assert not can_run(full, "UGDA off")
     assert BY_NETWORK not in run_method(full, "supervised U-Net").scores
 
 
@@ -181,7 +195,9 @@ def test_tables_name_what_was_not_run(cell, records, tmp_path):
     assert plugged.loc["CPS", "SKD, frozen SAM"].endswith("(1)")
     assert set(plugged.loc["BCP"]) == {"not run"}
     masks = unlabelled_masks_table(stored, percent=50.0)
-    assert set(masks.index) == {"KnowSAM", "SemiSAM", *[r.label for r in stored if r.variant]}
+    assert set(masks.index) == {
+        "KnowSAM", "SemiSAM", "CPS (SKD, frozen SAM)", "CPS (SKD, adapted SAM)",
+    }  # fmt: skip
     assert "2 steps of 2 labelled and 2 unlabelled images at 16 px" in budget_text(stored)
     assert "SAM: small at 64 px" in budget_text(stored)
     without = [r for r in stored if not r.variant and r.method == "supervised U-Net"]
@@ -222,3 +238,9 @@ def test_the_command_makes_its_split_and_skips_what_is_recorded(tmp_path, monkey
     assert [r.label for r in records] == ["Mean Teacher", "supervised U-Net", "supervised U-Net"]
     assert command() == 0
     assert capsys.readouterr().out.count("recorded already") == 3
+
+
+def test_the_command_takes_all_rows_of_the_ablations_at_once():
+    path = Path(__file__).parent.parent / "workflow" / "semi_supervised.py"
+    methods = runpy.run_path(str(path))["_methods"]
+    assert methods(Namespace(methods=["MC-seg", "ablations"]), None) == ["MC-seg", *ABLATIONS]

@@ -4,7 +4,8 @@
 
 Runs whose records exist are skipped; runs that were interrupted go on from their checkpoints.
 Give each job of a cluster its own --methods, --fractions and --seeds: runs do not depend on each
-other. `--distillation frozen` or `adapted` adds SAM-induced distillation to the methods.
+other. `--distillation frozen` or `adapted` adds SAM-induced distillation to the methods;
+`--methods ablations` runs the rows of KnowSAM's ablations, or name single ones.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from lib.training.family_study import (
     recorded,
     run_method,
 )
+from lib.training.knowsam_switches import ABLATIONS
 
 
 def main() -> int:
@@ -85,7 +87,8 @@ def _run(cell: FamilyCell, name: str, distillation: str | None) -> bool:
 def _methods(options: argparse.Namespace, distillation: str | None) -> list[str]:
     """Those asked for; by default all, and below a distillation those that have no SAM yet."""
     if options.methods:
-        return options.methods
+        groups = {"ablations": ABLATIONS}
+        return [row for name in options.methods for row in groups.get(name, (name,))]
     return [name for name in NAMES if not (distillation and name in WITH_SAM)]
 
 
@@ -137,7 +140,10 @@ def _arguments() -> argparse.Namespace:
         "--own-split", action=argparse.BooleanOptionalAction, default=True,
         help="the test and validation images that the data's authors chose, where they did",
     )  # fmt: skip
-    add("--methods", nargs="+", choices=NAMES, metavar="NAME", help=f"of {', '.join(NAMES)}")
+    add(
+        "--methods", nargs="+", choices=("ablations", *NAMES, *ABLATIONS), metavar="NAME",
+        help=f"of {', '.join(NAMES)}; or ablations: {', '.join(ABLATIONS)}",
+    )  # fmt: skip
     add("--distillation", nargs="+", type=_teacher, default=[None], help="off, frozen, adapted")
     add("--fractions", type=float, nargs="+", default=[0.1, 0.3], help="labelled, in (0, 1]")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -27,6 +27,7 @@ from lib.sam.frozen import FrozenSam
 from lib.training.evaluate import evaluate
 from lib.training.family import BASELINES, Budget, batches, build_method
 from lib.training.history import History
+from lib.training.knowsam_switches import ABLATIONS, SWITCHES, build_switched
 from lib.training.loop import fit
 from lib.training.method import Method, inference
 
@@ -101,7 +102,11 @@ class FamilyCell:
 
 
 def can_run(cell: FamilyCell, name: str, distillation: str | None = None) -> bool:
-    """Whether the run makes sense: with all labels only the plain baselines do."""
+    """Whether the run makes sense: with all labels only the plain baselines do.
+
+    Here and below, `name` is one of `lib.training.family.NAMES`, or a row of KnowSAM's ablations
+    (`lib.training.knowsam_switches.ABLATIONS`), which has no distillation on top.
+    """
     return bool(cell.unlabelled) or (name in BASELINES and distillation is None)
 
 
@@ -120,8 +125,11 @@ def run_method(cell: FamilyCell, name: str, distillation: str | None = None) -> 
 
     Args:
         cell: data, budget, seed.
-        name: one of `lib.training.family.NAMES`.
+        name: a method or a row of KnowSAM's ablations, see `can_run`.
         distillation: None, or "frozen" or "adapted" for SAM-induced distillation on top.
+
+    Raises:
+        ValueError: a row of the ablations with a distillation, or what `build_method` refuses.
     """
     origin = provenance()
     method = build(cell, name, distillation)
@@ -173,7 +181,12 @@ def build(cell: FamilyCell, name: str, distillation: str | None = None) -> Metho
         steps=config.steps,
         size=config.size,
     )
-    return build_method(
+    make = build_method
+    if name in ABLATIONS:
+        if distillation is not None:
+            raise ValueError(f"{name} is a row of KnowSAM's ablations: it takes no distillation")
+        make = build_switched
+    return make(
         name,
         classes=cell.dataset.classes,
         budget=budget,
@@ -222,9 +235,10 @@ def _record(
     rows: dict[str, Sequence[dict]],
     **origin,
 ) -> Record:
+    ablated = name in ABLATIONS
     return Record(
-        method=name,
-        variant=VARIANTS[distillation],
+        method=SWITCHES[name].method if ablated else name,
+        variant=name if ablated else VARIANTS[distillation],
         dataset=cell.dataset.title,
         dataset_fingerprint=cell.dataset.fingerprint(),
         split_sha256=cell.split.sha256,

@@ -82,9 +82,15 @@ def unlabelled_masks_table(
 ) -> pd.DataFrame:
     """Whose masks of unlabelled training images are better: the network's own or SAM's?
 
-    One row a method (and variant) with a SAM, in the order of the records.
+    One row a method (and distillation) with a SAM, in the order of the records.
     """
-    chosen = [r for r in records if r.labelled_percent == percent and BY_SAM in r.scores]
+    chosen = [
+        record
+        for record in records
+        if record.labelled_percent == percent
+        and record.variant in VARIANTS.values()  # not the ablations
+        and BY_SAM in record.scores
+    ]
     labels = list(dict.fromkeys(record.label for record in chosen))
     table = {
         shown: [cell_text([r for r in chosen if r.label == label], value, key) for label in labels]

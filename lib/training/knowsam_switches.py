@@ -63,6 +63,8 @@ SWITCHES: Mapping[str, Switch] = MappingProxyType(
         "frozen SAM": Switch("KnowSAM", _FROZEN),
     }
 )
+# The rows that change something; the others are the methods as they are.
+ABLATIONS = tuple(name for name, switch in SWITCHES.items() if switch.changes)
 
 
 def build_switched(name: str, **settings) -> Method:
