@@ -153,7 +153,7 @@ def test_a_row_of_the_ablations_is_the_method_with_one_switch(cell, records):
     ours, theirs = switched.parameters["method"], plain.parameters["method"]
     assert {key for key in ours if ours[key] != theirs[key]} == {"exchange_highest"}
     assert recorded(cell, "UGDA lowest").created == switched.created
-    with pytest.raises(ValueError, match="UGDA lowest is a row .* takes no distillation"):
+    with pytest.raises(ValueError, match=r"UGDA lowest is a row .* takes no distillation"):
         family_study.build(cell, "UGDA lowest", "frozen")
 
 
