@@ -53,3 +53,11 @@ def test_a_click_beside_the_object_takes_its_surroundings_away(picture):
 
 def test_a_click_at_the_edge_of_the_image_is_cut_off(picture):
     assert random_walk(picture[0], [(63, 63)], [1])[62, 62]
+
+
+def test_without_contrast_or_a_click_on_the_object_nothing_is_invented(picture):
+    flat = np.full((64, 64, 3), 90, np.uint8)
+    found = random_walk(flat, [(32, 32)], [1])
+    assert found[32, 32]
+    assert found.sum() < 60  # the click's own disc
+    assert not random_walk(picture[0], [(28, 32)], [0]).any()

@@ -335,6 +335,13 @@ def test_canvas_reports_what_went_wrong():
     assert canvas.mask is None
 
 
+def test_canvas_refuses_a_mask_of_another_size():
+    canvas = ClickCanvas(torch.rand(3, 8, 8), lambda prompt: torch.ones(1, 8, 8))
+    canvas.points = [[1, 1, 1]]
+    assert canvas.status == "ValueError: predict gave a mask (1, 8, 8) for 8 x 8 px"
+    assert canvas.mask is None
+
+
 def test_canvas_text_holds_no_picture_and_its_script_is_there():
     canvas = ClickCanvas(torch.rand(3, 8, 8), lambda prompt: half_mask())
     assert repr(canvas) == "ClickCanvas(8 x 8 px): interactive in a running notebook"

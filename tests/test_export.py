@@ -21,6 +21,7 @@ from lib.export import (
     quantise_int8,
     save_student,
 )
+from lib.export.onnx import _require_equal
 from lib.models import Architecture
 from lib.training.method import inference
 from lib.training.supervised import Supervised, SupervisedConfig
@@ -295,6 +296,14 @@ def test_a_network_that_broke_down_is_refused(tmp_path):
     with pytest.raises(ValueError, match="not finite"):
         export_onnx(network, tmp_path / "s.onnx", size=16)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_exported_file_that_broke_down_is_refused():
+    def broken(images):
+        return torch.full((len(images), 2, 8, 8), torch.nan)
+
+    with pytest.raises(ModelFileError, match="100% of the pixels"):
+        _require_equal(broken, torch.rand(3, 3, 8, 8), torch.zeros(3, 2, 8, 8))
 
 
 def test_files_that_are_no_student_are_refused(tmp_path):

@@ -247,6 +247,16 @@ def test_a_device_that_is_not_there_is_named(monkeypatch):
         open_fabric(device="cuda")
 
 
+@pytest.mark.parametrize("name", ["gpu", ""])
+def test_a_device_that_does_not_exist_is_named(name):
+    with pytest.raises(ValueError, match=f'device must be "auto".* not {name!r}'):
+        open_fabric(device=name)
+
+
+def test_the_cpu_may_have_a_number():
+    assert open_fabric(device="cpu:0").device.type == "cpu"
+
+
 # -- precision and devices -------------------------------------------------------------------------
 
 

@@ -35,7 +35,7 @@ def good(write_notebook, tmp_path_factory):
     node.cells.append(new_markdown_cell("**Predict.** What?\n<details>This.</details>"))
     for heading in ("Exercises", "Summary", "References"):
         node.cells.append(new_markdown_cell(f"## {heading}"))
-    folded = {"tags": ["solution"], "jupyter": {"source_hidden": True}}
+    folded = {"tags": ["solution"], "jupyter": {"source_hidden": True, "outputs_hidden": True}}
     node.cells += [new_code_cell("x = 1", metadata=copy.deepcopy(folded)) for _ in range(3)]
     node.cells += [new_markdown_cell("text") for _ in range(30 - len(node.cells))]
     code = [cell for cell in node.cells if cell.cell_type == "code"]
@@ -84,6 +84,7 @@ BREAKS = {
     "'dataset' and 'data_root' come together": changed(1, source=PARAMETERS + "data_root = ''"),
     "'output' is used as it is: resolve(output)": changed(2, source="print(output)"),
     "'steps' is never used": changed(1, source=PARAMETERS + "steps = 3"),
+    "'seed' is never used": changed(2, source="seed = 5"),
     "46 cells": lambda node: node.cells.extend(new_markdown_cell() for _ in range(16)),
     "29 cells": lambda node: node.cells.pop(),
     "an empty code cell": changed(2, source=""),

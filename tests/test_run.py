@@ -263,3 +263,25 @@ def test_sources_are_never_the_output(repository, capsys, output):
 def test_an_unknown_profile_is_refused(repository, capsys):
     assert main(["00", "-p", "profile", "Paper"], root=repository) == 2
     assert "it is quick or paper" in capsys.readouterr().err
+
+
+def test_runs_of_other_settings_stand_in_other_tables(tmp_path):
+    def write(method, size, seed=0, steps=10):
+        record = Record(
+            method=method, dataset="Drawn", dataset_fingerprint="f", split_sha256="s" * 64,
+            labelled_fraction=0.25, labelled_count=10, seed=seed,
+            scores={"last": {"dice": 0.5, "iou": 0.4}}, per_image={},
+            parameters={"size": size, "steps": steps},
+        )  # fmt: skip
+        write_record(record, tmp_path / "results")
+
+    write("supervised", 64)
+    write("mining", 352)
+    text = write_results_table(tmp_path).read_text()
+    assert text.count("IoU by share of labels") == 2
+    assert "64 px" in text
+    assert "352 px" in text
+    write("supervised", 64, seed=1, steps=20)  # it would fall into one cell with the first
+    text = write_results_table(tmp_path).read_text()
+    assert "No table: " in text
+    assert "mining" in text

@@ -150,11 +150,12 @@ class Shown:
     """Stands in for a notebook's output area."""
 
     def __init__(self, monkeypatch):
-        self.pictures = []
+        self.pictures, self.displays = [], 0
         monkeypatch.setattr("IPython.display.display", self.display)
         monkeypatch.setitem(sys.modules, "ipykernel", sys)
 
     def display(self, image, display_id):
+        self.displays += 1
         self.pictures.append(image.data)
         return self
 
@@ -186,6 +187,17 @@ def test_live_curve_draws_no_more_often_than_asked(monkeypatch):
     for count in (1, 2, 3):
         curve.update(history_of(count), 3)
     assert len(shown.pictures) == 1
+
+
+@pytest.mark.usefixtures("no_ci")
+def test_each_run_of_a_live_curve_has_a_picture_of_its_own(monkeypatch):
+    shown = Shown(monkeypatch)
+    curve = LiveCurve(every=3600)
+    for _ in range(2):
+        curve.update(history_of(1), 3)
+        curve.close()
+    assert len(shown.pictures) == 4  # both at the start and at the end
+    assert shown.displays == 2
 
 
 def test_live_curve_is_silent_under_ci(monkeypatch, capsys):

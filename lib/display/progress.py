@@ -24,9 +24,7 @@ class LiveCurve:
     def __init__(self, *, every: float = 2.0, logarithmic: bool = False):
         """Redraw at most once in ``every`` seconds, with the loss on a logarithmic axis or not."""
         self.every, self.logarithmic = every, logarithmic
-        self._bar, self._display = None, None
-        self._drawn = -float("inf")
-        self._last: tuple[Any, int] | None = None
+        self._forget()
 
     def update(self, history: Any, total: int) -> None:
         """Show ``history`` (``lib.training.history.History``) of a run of ``total`` steps."""
@@ -44,11 +42,17 @@ class LiveCurve:
             self._draw()
 
     def close(self) -> None:
-        """Draw the last state and let the line stand."""
+        """Draw the last state and let the line stand; a next run gets a line of its own."""
         if self._display is not None:
             self._draw()
         if self._bar is not None:
             self._bar.close()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._bar, self._display = None, None
+        self._drawn = -float("inf")
+        self._last: tuple[Any, int] | None = None
 
     def _draw(self) -> None:
         from IPython.display import Image, display

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -77,7 +78,7 @@ def frame_box(figure: Figure, box: Tensor, *, colour: str = style.BOX) -> None:
 def _draw(ax: Axes, view: Tensor) -> None:
     if view.ndim == 3:
         draw_image(ax, view)
-    elif view.is_floating_point() or not view.dtype.is_signed:
+    elif view.is_floating_point() or view.dtype == torch.bool:
         draw_probability(ax, view.float())
     else:
         draw_mask(ax, view)

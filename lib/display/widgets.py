@@ -110,12 +110,19 @@ class ClickCanvas(anywidget.AnyWidget):
             self.status = "click or drag"
         else:
             try:
-                self.mask = torch.as_tensor(self.predict(self.prompt)).cpu() > 0
+                self.mask = self._checked(torch.as_tensor(self.predict(self.prompt)).cpu() > 0)
                 share = float(self.mask.float().mean())
                 self.status = f"mask: {100 * share:.1f} % of the image"
             except Exception as error:  # whatever it is, the reader must see it
                 self.status = f"{type(error).__name__}: {error}"
         self.overlay = _data_url(self._overlay_picture())
+
+    def _checked(self, mask: Tensor) -> Tensor:
+        if tuple(mask.shape) != (self.height, self.width):
+            raise ValueError(
+                f"predict gave a mask {tuple(mask.shape)} for {self.height} x {self.width} px"
+            )
+        return mask
 
     def _overlay_picture(self) -> np.ndarray:
         picture = np.zeros((self.height, self.width, 4), dtype=np.uint8)

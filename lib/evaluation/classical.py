@@ -38,12 +38,14 @@ def random_walk(image: np.ndarray, points, labels) -> np.ndarray:
 
     `image`: `H x W x 3`, uint8; `points`: `k x 2` clicks (x, y) in pixels, `labels`: `k`, 1 on the
     object and 0 beside it. The border of the image counts as background, so that one click on
-    the object suffices. Returns bool `H x W`.
+    the object suffices. Returns bool `H x W`: without any contrast, the clicks on the object alone.
     """
     seeds = np.zeros(image.shape[:2], np.int64)
     seeds[[0, -1]] = seeds[:, [0, -1]] = 2
     for (x, y), label in zip(points, labels, strict=True):
         around = disk((float(y), float(x)), CLICK_RADIUS, shape=seeds.shape)
         seeds[around] = 1 if label else 2
+    if np.ptp(image) == 0 or not (seeds == 1).any():  # nothing leads a walker
+        return seeds == 1
     # The direct solver is exact, and at these sizes faster than the iterative ones.
     return random_walker(image / 255, seeds, beta=BETA, mode="bf", channel_axis=-1) == 1

@@ -12,8 +12,6 @@ import numpy as np
 from skimage.filters import threshold_otsu
 from torch import Tensor
 
-POLARITIES = ("bright", "dark")
-
 
 @dataclass(frozen=True)
 class ThresholdBaseline:

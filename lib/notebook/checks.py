@@ -211,8 +211,12 @@ def check_teaching(node: NotebookNode) -> Iterator[str]:
     if len(solutions) < EXERCISES:
         yield f"{len(solutions)} code cells are tagged 'solution'; {EXERCISES} exercises need one"
     for cell in solutions:
-        if not cell.metadata.get("jupyter", {}).get("source_hidden"):
-            yield f"{_name(cell)} is a solution in plain sight: set jupyter.source_hidden"
+        hidden = cell.metadata.get("jupyter", {})
+        if not (hidden.get("source_hidden") and hidden.get("outputs_hidden")):
+            yield (
+                f"{_name(cell)} is a solution in plain sight: set jupyter.source_hidden and "
+                "jupyter.outputs_hidden"
+            )
 
 
 def _code(node: NotebookNode) -> list[NotebookNode]:
@@ -231,7 +235,8 @@ def _texts(output: NotebookNode) -> list[str]:
 
 def _names_used(node: NotebookNode) -> set[str]:
     """Return the variables read anywhere outside the parameters cell."""
-    return {n.id for tree in _trees(node) for n in ast.walk(tree) if isinstance(n, ast.Name)}
+    names = [n for tree in _trees(node) for n in ast.walk(tree) if isinstance(n, ast.Name)]
+    return {name.id for name in names if isinstance(name.ctx, ast.Load)}
 
 
 def _bare_paths(node: NotebookNode) -> set[str]:

@@ -6,6 +6,7 @@ and ``007`` stays text where text is expected, whatever YAML would make of eithe
 
 import ast
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping
 
@@ -99,9 +100,10 @@ def _unknown(key: str, notebooks: Mapping[str, Mapping[str, object]]) -> str:
 
 def _number(text: str) -> float | None:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return None
+    return number if math.isfinite(number) else None
 
 
 def _literal(text: str, fallback: object) -> object:

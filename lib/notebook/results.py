@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lib.notebook.file import read_notebook
 
-SCORES = ("dice", "iou")
+SCORES = {"dice": "Dice", "iou": "IoU"}
 
 
 def extract_figures(notebook: Path, folder: Path) -> list[Path]:
@@ -33,21 +33,21 @@ def extract_figures(notebook: Path, folder: Path) -> list[Path]:
 def write_results_table(output: Path) -> Path | None:
     """Write ``results.md`` and ``results.csv`` in ``output`` from the records in its ``results/``.
 
-    The first shows mean and standard deviation over seeds, a table for each data set and score; the
-    second has one line a record.
+    The first shows mean and standard deviation over seeds, a table for each data set, image size
+    and score; the second has one line for each record and checkpoint.
 
     Returns:
         The Markdown file; ``None`` when there are no records.
 
     Raises:
-        RecordError: a file in ``results/`` is no record, or the records do not fit into a table.
+        RecordError: a file in ``results/`` is no record.
     """
     if not any((output / "results").glob("*.json")):
         return None
     # PyTorch and the rest of the library are loaded for records only: the runner starts at once.
     import pandas as pd
 
-    from lib.evaluation.records import read_records
+    from lib.evaluation.records import RecordError, read_records
     from lib.evaluation.tables import results_table, to_markdown
 
     records = read_records(output / "results")
@@ -70,17 +70,20 @@ def write_results_table(output: Path) -> Path | None:
     pd.DataFrame(lines).to_csv(output / "results.csv", index=False)
 
     def protocol(record):  # runs that share it may stand in one table
-        return record.dataset, record.dataset_fingerprint, record.split_sha256
+        size = record.parameters.get("size") or record.parameters.get("method", {}).get("size", 0)
+        return record.dataset, record.dataset_fingerprint, record.split_sha256, size
 
     text = ["# Results", "Mean ± standard deviation over seeds (number of runs), in percent."]
-    for (dataset, _, split), group in groupby(sorted(records, key=protocol), key=protocol):
+    for (dataset, _, split, size), group in groupby(sorted(records, key=protocol), key=protocol):
         # Records without a trained network, such as the quality of pseudo labels, are in the CSV.
         runs = [record for record in group if "last" in record.scores]
-        for score in SCORES if runs else ():
-            text += [
-                f"## {dataset}: {score.capitalize()} by share of labels (split {split[:8]})",
-                to_markdown(results_table(runs, value=score)),
-            ]
+        pixels = f"{size} px, " if size else ""
+        for score, title in SCORES.items() if runs else ():
+            text.append(f"## {dataset}: {title} by share of labels ({pixels}split {split[:8]})")
+            try:
+                text.append(to_markdown(results_table(runs, value=score)))
+            except RecordError as error:  # runs of other settings; they stand in the CSV
+                text.append(f"No table: {error}")
     markdown = output / "results.md"
     markdown.write_text("\n\n".join(text) + "\n", encoding="utf-8")
     return markdown

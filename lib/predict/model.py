@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from lib.devices import best_device
 from lib.export.card import ModelFileError
 from lib.export.onnx_model import OnnxModel
 from lib.export.student import Student, load_student
@@ -43,7 +44,7 @@ def load_model(
             "(lib.export.export_onnx)"
         )
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = best_device()
     try:
         half = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
         return load_student(path, device=device, half=half)

@@ -121,8 +121,8 @@ def sam_label(name: str, checkpoint: str | Path | None = None) -> str:
         raise CheckpointError(f"{name} needs the file of its weights: name it as the checkpoint")
     if checkpoint is not None and not Path(checkpoint).expanduser().is_file():
         raise CheckpointError(f"{checkpoint} does not exist or is no file")
-    file = WEIGHTS if checkpoint is None and name == "small" else Path(checkpoint).expanduser()
-    return f"{name} ({hashlib.sha256(file.read_bytes()).hexdigest()[:8]})"
+    with (WEIGHTS if checkpoint is None else Path(checkpoint).expanduser()).open("rb") as file:
+        return f"{name} ({hashlib.file_digest(file, 'sha256').hexdigest()[:8]})"
 
 
 def _builder(name: str) -> Callable[[], Sam]:

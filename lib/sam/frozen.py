@@ -8,6 +8,7 @@ import torch
 from segment_anything.modeling import Sam
 from torch import Tensor
 
+from lib.devices import find_device
 from lib.sam.decode import Decoded, PromptLike, decode_prompts
 from lib.sam.embeddings import EmbeddingCache, tensor_bytes
 from lib.sam.preprocess import PREPROCESSING, preprocess
@@ -32,7 +33,7 @@ class FrozenSam:
     Args:
         sam: any `segment_anything` model.
         cache: where embeddings are kept between rounds and runs; None keeps none.
-        device: where SAM runs.
+        device: where SAM runs: "auto" (a GPU if there is one), or as in `lib.devices.find_device`.
         encode_at_once: images per pass of the encoder. With 1 an embedding does not depend on
             which images it was computed with, bit for bit, so a resumed run equals an
             uninterrupted one; larger is faster on a GPU.
@@ -43,15 +44,15 @@ class FrozenSam:
         sam: Sam,
         *,
         cache: EmbeddingCache | None = None,
-        device: str | torch.device = "cpu",
+        device: str | torch.device = "auto",
         encode_at_once: int = 1,
     ) -> None:
         """Freeze `sam` and take the fingerprint of its encoder."""
         if encode_at_once < 1:
             raise ValueError(f"encode_at_once={encode_at_once} must be at least 1")
-        self.sam = sam.to(device).eval().requires_grad_(False)
+        self.device = find_device(str(device))
+        self.sam = sam.to(self.device).eval().requires_grad_(False)
         self.cache = cache
-        self.device = torch.device(device)
         self.encode_at_once = encode_at_once
         self.calls = Calls()
         self.fingerprint = encoder_fingerprint(sam) if cache is not None else None

@@ -96,11 +96,6 @@ def parameter_count(module):
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def normalise(sam, image):
-    """`B x 3 x H x W` in [0, 1] to what `sam.image_encoder` expects."""
-    return (image * 255 - sam.pixel_mean) / sam.pixel_std
-
-
 def load_small_sam(weights=WEIGHTS):
     """The shipped small SAM in eval mode.
 

@@ -9,6 +9,8 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from lightning_fabric.strategies import DDPStrategy
 
+from lib.devices import find_device
+
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
@@ -27,18 +29,11 @@ def open_fabric(*, device: str = "auto", devices: int = 1, precision: str = "32-
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    place = torch.device(_best_device() if device == "auto" else device)
-    available = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not available.get(place.type, False):
-        raise ValueError(f'device {device!r} is not available here; use device="auto" or "cpu"')
+    place = find_device(device)
     mixed = None if precision == "32-true" else StepPrecision(precision, place.type)
     fabric = Fabric(
         accelerator=place.type,
-        devices=devices if place.index is None else [place.index],
+        devices=[place.index] if place.type == "cuda" and place.index is not None else devices,
         # A method's step need not use every parameter (phases, ramp-ups).
         strategy=DDPStrategy(find_unused_parameters=True) if devices > 1 else "auto",
         plugins=[mixed] if mixed else None,
@@ -83,9 +78,3 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     torch.manual_seed(int(state[0]))
     np.random.seed(state[0])  # noqa: NPY002 - libraries draw from the global generator
     random.seed(int(state[0]))
-
-
-def _best_device() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
 from segment_anything.modeling import Sam
 
 from lib.data.batches import BatchStream
@@ -192,7 +191,7 @@ def build(cell: FamilyCell, name: str, distillation: str | None = None) -> Metho
         budget=budget,
         seed=cell.seed,
         sam=cell.sam,
-        freeze=partial(FrozenSam, device=_device(config), encode_at_once=_batch(config)),
+        freeze=partial(FrozenSam, device=config.device, encode_at_once=_batch(config)),
         distillation=distillation,
         learning_rate=config.learning_rate,
     )
@@ -215,13 +214,6 @@ def mask_quality(cell: FamilyCell, method: Method) -> dict[str, dict[str, float]
             rows = evaluate(method.predict_with_sam, cell.dataset, chosen, device=device)
         scores[BY_SAM] = summarise(rows)
     return scores
-
-
-def _device(config: FamilyConfig) -> str:
-    """Where a frozen SAM runs; the rest goes where the loop puts it."""
-    if config.device != "auto":
-        return config.device
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _batch(config: FamilyConfig) -> int:

@@ -18,7 +18,7 @@ from lib.data.engine import VERSION, generate
 from lib.data.object_pool import SMALLEST
 from lib.data.open import open_dataset
 from lib.evaluation.provenance import provenance
-from lib.evaluation.records import Record, write_record
+from lib.evaluation.records import Record, find_record, write_record
 from lib.sam.checkpoints import sam_label
 from lib.sam.small import IMAGE_SIZE, WEIGHTS, load_small_sam
 from lib.training.small_sam_card import update_card
@@ -39,8 +39,8 @@ def run_of(
 ) -> Record:
     """A record before anything was measured; by it an older one is found.
 
-    `parameters`: how the weights came about, where that is not in their card; `weights`: what they
-    are called, such as "small (1ab7081d)".
+    `weights`: which were measured or, with `parameters` (how they were trained on), started from,
+    such as "small (1ab7081d)".
     """
     return Record(
         method=METHOD,
@@ -139,6 +139,10 @@ def main(arguments=None):
             dataset=source, fingerprint=fingerprint, variant=chosen.variant,
             weights=sam_label("small", chosen.weights),
         )  # fmt: skip
+        if found := find_record(run, chosen.results):
+            print(f"{name}: recorded already")
+            accuracy[name] = found.scores["last"]
+            continue
         record = measured(run, sam, images, masks, names, classical=chosen.classical)
         print(write_record(record, chosen.results), flush=True)
         accuracy[name] = record.scores["last"]

@@ -25,6 +25,7 @@ from lib.data.generated import GeneratedStream, ImagePool
 from lib.data.object_pool import JoinedPools, ObjectPool
 from lib.data.open import open_dataset
 from lib.evaluation.records import find_record, write_record
+from lib.sam.checkpoints import sam_label
 from lib.sam.resize import resize_positions
 from lib.sam.small import IMAGE_SIZE, load_small_sam
 from lib.training.loop import fit
@@ -139,11 +140,14 @@ def main(arguments=None):
     if chosen.all:
         tune(chosen.output / "all", datasets, left_out=None, **settings)
         return
+    if unknown := sorted(set(chosen.leave_out or ()) - set(roots)):
+        parser.error(f"--leave-out {unknown[0]}: the data sets are {', '.join(roots)}")
     for name in chosen.leave_out or roots:
         dataset, images, masks, names = real_objects(roots[name], chosen.images)
         run = run_of(
             dataset=dataset.title, fingerprint=dataset.fingerprint(), seed=chosen.seed,
             variant=variant_of(chosen.generated, chosen.keep), parameters=settings,
+            weights=sam_label("small"),
         )  # fmt: skip
         if find_record(run, chosen.results):
             print(f"{name}: recorded already")

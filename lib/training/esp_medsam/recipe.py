@@ -169,7 +169,7 @@ def train_esp_medsam(
         )
 
     if stage := recipe.common:
-        frozen = FrozenSam(sam, cache=cache, device=_device(settings))
+        frozen = FrozenSam(sam, cache=cache, device=settings.get("device", "auto"))
         method = CommonDistillation(stage, encoder=student.encoder, sam=frozen)
         run("common", method, embeddings(stage.batch), stage.steps, encoder_fingerprint(sam))
     teacher = None
@@ -215,11 +215,3 @@ def _all_images(kind, dataset, labelled, unlabelled, batch, wanted, **settings):
         unlabelled_batch=rest,
         **settings,
     )
-
-
-def _device(settings: dict) -> str:
-    """Where the frozen SAM runs: where `fit` will train."""
-    device = settings.get("device", "auto")
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
