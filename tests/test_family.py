@@ -198,3 +198,9 @@ def test_the_students_of_both_co_trainings_start_equal():
         for name in ("MC-seg", "KnowSAM")
     )
     assert same(mc_seg.students.state_dict(), knowsam.students.state_dict())
+
+
+def test_cps_with_ramp_up_differs_in_its_weight_alone():
+    plain, gentle = (tiny(name).hyperparameters() for name in ("CPS", "CPS, ramp-up"))
+    changed = {key: gentle[key] for key in plain if plain[key] != gentle[key]}
+    assert changed == {"cross_weight": 0.1, "ramp_up": 1.0}

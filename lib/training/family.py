@@ -45,6 +45,7 @@ WITHOUT_SAM = (
     "Mean Teacher",
     "UA-MT",
     "CPS",
+    "CPS, ramp-up",
     "FixMatch",
     "UniMatch",
     "URPC",
@@ -55,6 +56,8 @@ WITHOUT_SAM = (
 WITH_SAM = ("SemiSAM", "two-way SAM", "KnowSAM")
 NAMES = (*BASELINES, *WITHOUT_SAM, *WITH_SAM)
 SAM_TEACHERS = ("frozen", "adapted")
+# As in SSL4MIS, where networks start from random weights; the paper's are pretrained and need none.
+GENTLE_CPS = {"cross_weight": 0.1, "ramp_up": 1.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,8 +156,10 @@ def _build(name: str, classes: int, budget: Budget, sam, freeze, changes: dict) 
             return MeanTeacher(MeanTeacherConfig(**shared), network=UNet2d(**sizes))
         case "UA-MT":
             return UaMt(UaMtConfig(**shared), network=UNet2d(**sizes))
-        case "CPS":
-            return Cps(CpsConfig(**shared), network=UNet2d(**sizes), second=UNet2d(**sizes))
+        case "CPS" | "CPS, ramp-up":
+            schedule = {} if name == "CPS" else GENTLE_CPS
+            config = CpsConfig(**{**schedule, **shared})
+            return Cps(config, network=UNet2d(**sizes), second=UNet2d(**sizes))
         case "FixMatch":
             return FixMatch(FixMatchConfig(**shared), network=UNet2d(**sizes))
         case "UniMatch":
