@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.spatial.distance import directed_hausdorff
 
-from lib.evaluation.metrics import pooled_dice, score_image, summarise
+from lib.evaluation.metrics import area_ratio, pooled_dice, score_image, summarise
 from lib.evaluation.statistics import bootstrap_interval, paired_difference
 
 
@@ -229,3 +229,16 @@ def test_pairing_sees_a_small_constant_gain_among_hard_and_easy_images():
 def test_pairing_refuses_other_images():
     with pytest.raises(ValueError, match=r"different images.*'b'"):
         paired_difference({"a": 1.0, "b": 1.0}, {"a": 1.0})
+
+
+def test_area_ratio_counts_all_pixels_together():
+    full, empty = torch.ones(4, 4, dtype=torch.int64), torch.zeros(4, 4, dtype=torch.int64)
+    half = full.clone()
+    half[:2] = 0
+    rows = [score_image(full, half, classes=2), score_image(empty, half, classes=2)]
+    assert area_ratio(rows) == 16 / 16
+    assert area_ratio(rows[:1]) == 16 / 8
+    assert area_ratio([score_image(full, empty, classes=2)]) == math.inf
+    assert math.isnan(area_ratio([score_image(empty, empty, classes=2)]))
+    kinds = [score_image(full * 2, half, classes=3)]  # 16 pixels of class 2 for 8 of class 1
+    assert area_ratio(kinds) == 2

@@ -108,6 +108,7 @@ BREAKS = {
     "has no output to compare": changed(2, outputs=[]),
     "tagged raises-exception": tagged(2, "nbval-check-output", "raises-exception"),
     "steers nbval by a comment": changed(2, source="# NBVAL_SKIP\nprint(1)"),
+    "links to 99_gone.ipynb, which is not there": changed(3, source="[x](99_gone.ipynb)"),
     "no heading 'Exercises'": changed(4, source="text"),
     "no **Predict** question": changed(3, source="text"),
     "2 code cells are tagged 'solution'": tagged(7),

@@ -103,6 +103,22 @@ def pooled_dice(per_image: Sequence[Mapping[str, float]]) -> float:
     return sum(dices) / len(dices)
 
 
+def area_ratio(per_image: Sequence[Mapping[str, float]]) -> float:
+    """Foreground pixels predicted, all images and classes together, over those that are true.
+
+    Takes rows of `score_image`. Above 1 the masks are too large on the whole; infinite or NaN where
+    nothing is true.
+    """
+    suffixes = _class_suffixes(per_image[0])
+    predicted, true = (
+        sum(row[key + suffix] for row in per_image for suffix in suffixes)
+        for key in ("predicted", "true")
+    )
+    if not true:
+        return math.inf if predicted else math.nan
+    return predicted / true
+
+
 def _score_mask(prediction: Tensor, target: Tensor, spacing: float | tuple[float, float]) -> dict:
     """Scores of one class; both arguments H x W bool."""
     intersection = int((prediction & target).sum())

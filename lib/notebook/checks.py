@@ -57,6 +57,7 @@ def check_notebook(path: str | Path) -> list[str]:
     faults = [*check_size(path), *check_opening(node), *check_parameters(node)]
     faults += [*check_cells(node, story=story), *check_order(node), *check_outputs(node)]
     faults += [*check_metadata(node), *check_paths(node), *check_comparison(node)]
+    faults += check_links(node, path.parent)
     if not story:
         faults += check_teaching(node)
     return [f"{path.name}: {fault}" for fault in faults]
@@ -196,6 +197,14 @@ def check_comparison(node: NotebookNode) -> Iterator[str]:
             yield f"{_name(cell)} is tagged {tag}, which hides failures"
         if re.search(r"^\s*#\s*NBVAL_", cell.source, re.M):
             yield f"{_name(cell)} steers nbval by a comment: use the tag {CHECKED}"
+
+
+def check_links(node: NotebookNode, folder: Path) -> Iterator[str]:
+    """What a text links to beside it, such as the next notebook, is there."""
+    text = "\n".join(cell.source for cell in node.cells if cell.cell_type == "markdown")
+    for target in re.findall(r"\]\(([^():#]+\.\w+)\)", text):
+        if not (folder / target).is_file():
+            yield f"links to {target}, which is not there"
 
 
 def check_teaching(node: NotebookNode) -> Iterator[str]:
