@@ -130,6 +130,11 @@ def test_sharpening_by_hand():
     assert sharpen(torch.tensor(0.3), temperature=1.0).item() == pytest.approx(0.3)
 
 
+def test_sharpening_to_the_extreme_stays_finite():
+    values = sharpen(torch.tensor([0.5, 0.55, 0.2]), temperature=0.005)
+    assert values.tolist() == pytest.approx([0.5, 1.0, 0.0])
+
+
 def test_cross_entropy_reference_agrees():
     """At threshold 0 and with hard targets FixMatch's loss is plain cross-entropy."""
     torch.manual_seed(1)

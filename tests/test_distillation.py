@@ -75,3 +75,20 @@ def test_agreement_costs_nothing_and_infinite_confidence_stays_finite():
 def test_wrong_input_is_named(student, teacher, temperature, message):
     with pytest.raises(ValueError, match=message):
         distillation_loss(torch.rand(student), torch.rand(teacher), temperature=temperature)
+
+
+def test_pairs_of_classes_as_released():
+    torch.manual_seed(0)
+    student, teacher = 3 * torch.randn(2, 2, 4, 5, 6)
+    by_hand = []
+    for first in (0, 2):  # the softmax of two logits is the sigmoid of their difference
+        p, q = (
+            torch.sigmoid((z[:, first + 1] - z[:, first]) / 10).double() for z in (teacher, student)
+        )
+        by_hand.append(p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log())
+    found = distillation_loss(student, teacher, temperature=10.0, pairs=True)
+    assert found.item() == pytest.approx(100 * torch.stack(by_hand).mean().item(), rel=1e-4)
+    two = student[:, :2], teacher[:, :2]
+    torch.testing.assert_close(distillation_loss(*two, pairs=True), distillation_loss(*two))
+    with pytest.raises(ValueError, match="3 classes do not fall into pairs"):
+        distillation_loss(student[:, :3], teacher[:, :3], pairs=True)

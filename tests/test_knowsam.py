@@ -331,6 +331,7 @@ def test_released_configuration_changes_what_the_note_lists():
         "entropy_in_bits",
         "last_class_consistency",
         "subnet_share",
+        "paired_distillation",
         "exchange_highest",
         "exchange_start",
         "exchange_all_losses",
@@ -378,6 +379,11 @@ def test_checkpoints_hold_no_frozen_weights_and_say_which_sam_it_was(tmp_path):
         ({"entropy_weight": -1}, "entropy_weight must be at least 0, not -1"),
         ({"distillation_weight": -1}, "distillation_weight must be at least 0"),
         ({"exchange_start": 12_000}, "exchange_start is a fraction of the run"),
+        ({"exchange_grid": 0}, "exchange_grid must be at least 1, not 0"),
+        ({"exchange_patches": 17}, "exchange_patches must be 0 to 16"),
+        ({"momentum": -1}, "momentum must be at least 0"),
+        ({"temperature": 0}, "temperature must be above 0, not 0"),
+        ({"prompt_tokens": 0}, "prompt_tokens must be at least 1"),
     ],
 )
 def test_wrong_settings_are_named(changes, message):

@@ -92,6 +92,13 @@ def test_with_weight_0_nothing_changes_bit_for_bit(name):
     assert torch.equal(alone.predict(image), distilled.predict(image))
 
 
+def test_weight_0_trains_in_float16_beside_a_teacher_without_gradients():
+    """A loss scale finds nothing to unscale in an optimiser that was given no gradient."""
+    distilled = sam_distillation(build("Mean Teacher"), AdaptedTeacher(adapted()), weight=0.0)
+    fit(distilled, stream(), steps=1, device="cpu", precision="16-mixed", progress=False)
+    assert distilled.optimizers() == distilled.method.optimizers()
+
+
 def test_with_weight_1_something_does():
     alone, wrapped = build("Mean Teacher"), build("Mean Teacher")
     distilled = sam_distillation(wrapped, adapted())

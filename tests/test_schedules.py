@@ -55,6 +55,7 @@ def test_warm_up_must_leave_a_run(schedule):
         schedule(0.5, warmup=1)
 
 
-def test_ramp_up_length_must_be_positive():
-    with pytest.raises(ValueError, match=r"length must be in \(0, 1\]"):
-        sigmoid_ramp_up(0.5, length=0)
+def test_ramp_up_length_is_a_share_and_0_is_no_ramp():
+    assert sigmoid_ramp_up(0.0, length=0) == 1
+    with pytest.raises(ValueError, match=r"length must be in \[0, 1\]"):
+        sigmoid_ramp_up(0.5, length=1.5)

@@ -454,3 +454,23 @@ def test_bcp_names_what_does_not_fit():
             bcp().step(batch, HALFWAY)
     with pytest.raises(ValueError, match=r"pretraining must be in \[0, 1\]"):
         BcpConfig(pretraining=1.5)
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        (MeanTeacherConfig, "ramp_up"),
+        (CpsConfig, "ramp_up"),
+        (MeanTeacherConfig, "decay"),
+        (UniMatchConfig, "feature_dropout"),
+        (BcpConfig, "pretraining"),
+    ],
+)
+def test_shares_above_1_are_refused(config, name):
+    with pytest.raises(ValueError, match=rf"{name} must be in \[0, 1\], not 1.5"):
+        config(**{name: 1.5})
+
+
+def test_without_a_ramp_the_weight_is_whole_from_the_first_step(batch):
+    losses = build("Mean Teacher", ramp_up=0.0).step(batch, Progress(0, 10))
+    assert losses["consistency_weight"] == MeanTeacherConfig().consistency_weight

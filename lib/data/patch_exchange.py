@@ -83,6 +83,8 @@ def _check(labelled, unlabelled, uncertainty, patches: int, grid: int) -> None:
                 f"{name} must be {shape} on both sides, got {tuple(first)} and {tuple(second)}: "
                 "pairs are exchanged one to one"
             )
+    if grid < 1:
+        raise ValueError(f"grid must be at least 1, not {grid}")
     if height % grid or width % grid:
         raise ValueError(
             f"images of {height} x {width} do not divide into grid={grid} patches a side"

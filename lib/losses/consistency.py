@@ -112,6 +112,6 @@ def sharpen(probabilities: Tensor, *, temperature: float) -> Tensor:
 
     MC-Net+ (Wu et al. 2022, arXiv 2109.09960): below T = 1 a soft prediction becomes nearly 0 or 1.
     """
-    power = 1 / temperature
-    up, down = probabilities**power, (1 - probabilities) ** power
-    return up / (up + down)
+    # The same as a sigmoid, where no power can underflow.
+    inside = probabilities.float().clamp(1e-7, 1 - 1e-7)
+    return torch.sigmoid((inside.log() - (1 - inside).log()) / temperature)

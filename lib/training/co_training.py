@@ -108,7 +108,7 @@ class CoTrainingConfig:
         )
 
     def __post_init__(self) -> None:
-        """Refuse weights below 0 and fractions outside [0, 1]."""
+        """Refuse numbers out of range."""
         for name in (
             "cross_entropy",
             "dice",
@@ -116,9 +116,18 @@ class CoTrainingConfig:
             "consistency_weight",
             "subnet_share",
             "learning_rate",
+            "momentum",
+            "weight_decay",
         ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
+        if self.exchange_grid < 1:
+            raise ValueError(f"exchange_grid must be at least 1, not {self.exchange_grid}")
+        if not 0 <= self.exchange_patches <= self.exchange_grid**2:
+            raise ValueError(
+                f"exchange_patches must be 0 to {self.exchange_grid**2} "
+                f"(exchange_grid={self.exchange_grid}), not {self.exchange_patches}"
+            )
         if not 0 <= self.exchange_start <= 1:
             raise ValueError(
                 "exchange_start is a fraction of the run and must be in [0, 1], not "

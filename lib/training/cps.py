@@ -76,8 +76,7 @@ class Cps(Method):
         cross = functional.cross_entropy(first.float(), second.argmax(dim=1))
         cross = cross + functional.cross_entropy(second.float(), first.argmax(dim=1))
 
-        ramp = sigmoid_ramp_up(progress.fraction, length=config.ramp_up) if config.ramp_up else 1.0
-        weight = config.cross_weight * ramp
+        weight = config.cross_weight * sigmoid_ramp_up(progress.fraction, length=config.ramp_up)
         return Losses(
             total=supervised + weight * cross,
             supervised=supervised,

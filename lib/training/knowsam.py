@@ -45,6 +45,7 @@ class KnowSamConfig(CoTrainingConfig):
     """Defaults are the paper's, and where it is silent its code's unless that is a fault.
 
     distillation_weight: of L_kd (1 in equation 14). temperature: T, equation 9.
+    paired_distillation: L_kd over pairs of classes, as released; no matter with two classes.
     prompts: "learned" tokens (LPS), the "box" of the fused prediction (Table V), or "none". The
         fused logits are the mask prompt in all three.
     prompt_norm: norm layers of the LPS. With "group" no sample feels the others of its batch, so
@@ -60,6 +61,7 @@ class KnowSamConfig(CoTrainingConfig):
 
     distillation_weight: float = 1.0
     temperature: float = TEMPERATURE
+    paired_distillation: bool = False
     prompts: str = "learned"
     prompt_norm: str = "batch"
     prompt_tokens: int = 2
@@ -86,6 +88,7 @@ class KnowSamConfig(CoTrainingConfig):
             "entropy_in_bits": True,
             "last_class_consistency": True,
             "subnet_share": 0.5,
+            "paired_distillation": True,
             "exchange_highest": False,
             "exchange_start": 12_000 / 50_000,
             "exchange_all_losses": True,
@@ -98,7 +101,7 @@ class KnowSamConfig(CoTrainingConfig):
         return cls(**{**settings, **changes})
 
     def __post_init__(self) -> None:
-        """Refuse unknown names and weights below 0."""
+        """Refuse unknown names and numbers out of range."""
         super().__post_init__()
         for name, known in {"prompts": PROMPTS, "prompt_norm": NORMS}.items():
             if getattr(self, name) not in known:
@@ -108,6 +111,13 @@ class KnowSamConfig(CoTrainingConfig):
         for name in ("distillation_weight", "sam_learning_rate"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature must be above 0, not {self.temperature}")
+        if self.prompts == "learned" and self.prompt_tokens < 1:
+            raise ValueError(
+                f"prompt_tokens must be at least 1, not {self.prompt_tokens}; without tokens: "
+                'prompts="none"'
+            )
 
 
 class KnowSam(Method):
@@ -162,7 +172,9 @@ class KnowSam(Method):
 
         # Equations 9 and 10: both subnets learn from SAM, which gets no gradient from it.
         distilled = sum(
-            distillation_loss(logits, sam, temperature=config.temperature)
+            distillation_loss(
+                logits, sam, temperature=config.temperature, pairs=config.paired_distillation
+            )
             for logits in (prediction.first, prediction.second)
         )
 

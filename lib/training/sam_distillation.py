@@ -133,7 +133,9 @@ class SamDistillation(Method):
         return torch.cat(parts), masks
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
-        """The method's, then the teacher's."""
+        """The method's, then the teacher's, unless the weight is 0 and it learns nothing."""
+        if self.config.weight == 0:
+            return self.method.optimizers()
         return [*self.method.optimizers(), *self.teacher.optimizers()]
 
     def schedule(self, progress: Progress) -> None:

@@ -40,18 +40,18 @@ def constant(t: float, *, warmup: float = 0.0) -> float:
 
 
 def sigmoid_ramp_up(t: float, *, length: float = 1.0) -> float:
-    """Weight of a consistency loss, exp(-5 (1 - t / length)^2), then 1 once t >= length.
+    """Weight of a consistency loss, exp(-5 (1 - t / length)^2) until t = length, then 1.
 
     Laine and Aila 2017 (temporal ensembling, arXiv 1610.02242). It starts at exp(-5) = 0.0067.
 
     Args:
         t: fraction of the run, in [0, 1].
-        length: fraction of the run over which the weight rises, in (0, 1].
+        length: fraction of the run over which the weight rises, in [0, 1]; 0 for no ramp.
     """
     _check(t, 0.0)
-    if not 0 < length <= 1:
-        raise ValueError(f"length must be in (0, 1], got {length}")
-    return math.exp(-5 * (1 - min(t / length, 1.0)) ** 2)
+    if not 0 <= length <= 1:
+        raise ValueError(f"length must be in [0, 1], got {length}")
+    return 1.0 if t >= length else math.exp(-5 * (1 - t / length) ** 2)
 
 
 def _check(t: float, warmup: float) -> None:

@@ -14,6 +14,10 @@ from lib.data.augment import CutMixConfig, StrongConfig, cutmix_boxes, strong_ba
 from lib.data.batches import Batch, Unlabelled
 from lib.losses.segmentation import bce_dice
 
+# Settings of the methods that are fractions of a run or an image, or probabilities. A threshold
+# above 1 is no mistake: then no pseudo label counts.
+SHARES = ("ramp_up", "decay", "feature_dropout", "box", "pretraining")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SemiSupervisedConfig:
@@ -42,10 +46,12 @@ class SemiSupervisedConfig:
         return cls(**{**small, **changes})
 
     def __post_init__(self) -> None:
-        """Refuse numbers below 0: none of the family's settings may be negative."""
+        """Refuse numbers below 0, and shares above 1, in any configuration of the family."""
         for name, value in vars(self).items():
             if isinstance(value, int | float) and value < 0:
                 raise ValueError(f"{name} must be at least 0, not {value}")
+            if name in SHARES and value > 1:
+                raise ValueError(f"{name} must be in [0, 1], not {value}")
 
 
 def sgd(config: SemiSupervisedConfig, *networks: nn.Module) -> torch.optim.SGD:

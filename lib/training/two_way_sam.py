@@ -54,7 +54,12 @@ class TwoWaySam(Method):
         """
         super().__init__(config)
         self.network = network
-        self.sam = AdaptedTeacher(sam, learning_rate=config.sam_learning_rate)
+        self.sam = AdaptedTeacher(
+            sam,
+            learning_rate=config.sam_learning_rate,
+            cross_entropy=config.cross_entropy,
+            dice=config.dice,
+        )
         self._optimizers = [sgd(config, network), *self.sam.optimizers()]
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
