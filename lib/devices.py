@@ -1,6 +1,10 @@
 """Which device computes: a GPU if there is one."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
+from torch import nn
 
 
 def best_device() -> str:
@@ -30,3 +34,17 @@ def find_device(name: str) -> torch.device:
     if not available.get(device.type, False):
         raise ValueError(f'device {name!r} is not available here; use device="auto" or "cpu"')
     return device
+
+
+@contextmanager
+def moved(module: nn.Module, device: torch.device | str) -> Iterator[None]:
+    """Lend `module` to `device`; afterwards it is back where its first parameter was.
+
+    So whoever trains or scores on a GPU leaves a module that works on CPU tensors as before.
+    """
+    home = next(module.parameters()).device
+    module.to(device)
+    try:
+        yield
+    finally:
+        module.to(home)

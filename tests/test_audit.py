@@ -67,6 +67,21 @@ def test_own_parts_groups_and_classes(folder):
     assert "no mask has the classes [2]" in audit(clean).problems
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [(28, "half of the masks cover more than 93% of the picture: are they inverted?"),
+     (0, "100% of the masks are empty: a network that finds nothing scores a Dice of 100%"),
+     (12, None)],
+)  # fmt: skip
+def test_masks_that_are_mostly_full_or_empty_are_a_problem(folder, rows, message):
+    for path in (folder / "masks").iterdir():
+        mask = np.zeros((30, 40), np.uint8)
+        mask[:rows] = 255
+        Image.fromarray(mask).save(path)
+    text = "\n".join(audit(FolderDataset(folder)).problems)
+    assert (message in text) if message else ("masks" not in text)
+
+
 def test_a_picture_damaged_inside_is_a_problem_not_an_error(folder):
     dataset = FolderDataset(folder)
     path = folder / "images" / "n7.png"

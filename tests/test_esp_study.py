@@ -236,6 +236,29 @@ def test_a_folder_is_one_modality_or_holds_one_in_each_sub_folder(tmp_path):
         folder_sources(None, size=32)
 
 
+def test_each_sub_folder_that_is_a_data_set_is_a_modality_whatever_its_layout(tmp_path):
+    def save(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.tile(np.arange(32, dtype=np.uint8) % 2 * 255, (32, 1))).save(path)
+
+    for name in ("a", "b"):
+        for part in ("Original", "Ground Truth"):
+            save(tmp_path / "polyp" / part / f"{name}.png")
+        for split in ("train", "test"):
+            for part in ("Images", "Masks"):
+                save(tmp_path / "fundus" / split / part / f"{name}{split}.png")
+        for ending in ("", "_mask"):
+            save(tmp_path / "ultrasound" / "benign" / f"benign ({ord(name)}){ending}.png")
+    save(tmp_path / "screenshots" / "x.png")
+    sources = folder_sources(tmp_path, size=32)
+    assert {s.modality: len(s.dataset) for s in sources} == {
+        "fundus": 4, "polyp": 2, "ultrasound": 2,
+    }  # fmt: skip
+    assert "not read: screenshots/, which is no data set by itself" in sources[0].dataset.notes
+    (whole,) = folder_sources(tmp_path / "fundus", size=32)
+    assert (whole.modality, len(whole.dataset)) == ("fundus", 4)
+
+
 def test_classes_of_a_modality_are_taken_as_one_foreground(tmp_path):
     for part, top in (("images", 255), ("masks", 3)):
         (tmp_path / part).mkdir()

@@ -48,14 +48,14 @@ def test_image_reads_no_mask_and_fingerprint_follows_the_data(pairs):
 
 
 def test_names_with_blanks_brackets_endings_and_foreign_files(tmp_path):
-    for name in ("benign (1)", "a [b]", "x.y"):
+    for name in ("benign (1)", "a [b]", "x.y", "train_1"):
         save(tmp_path / "images" / "sub" / f"{name}.jpg", picture())
-    for name in ("benign (1)_mask", "a [b]_segmentation", "x.y_manual1"):
+    for name in ("benign (1)_mask", "a [b]_segmentation", "x.y_manual1", "train_1_anno"):
         save(tmp_path / "masks" / "sub" / f"{name}.png", half_mask())
     for foreign in ("images/Thumbs.db", "images/sub/notes.txt", "masks/._x.png", "readme.md"):
         (tmp_path / foreign).write_text("not a picture")
     dataset = FolderDataset(tmp_path)
-    assert dataset.names == ["sub/a [b]", "sub/benign (1)", "sub/x.y"]
+    assert dataset.names == ["sub/a [b]", "sub/benign (1)", "sub/train_1", "sub/x.y"]
     assert any("foreign files ignored: 1 .txt" in note for note in dataset.notes)
 
 

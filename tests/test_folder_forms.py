@@ -163,6 +163,16 @@ def test_images_turned_without_their_masks_are_counted(tmp_path):
     assert noted(FolderDataset(tmp_path), "should be: 1 of 3 images")
 
 
+def test_a_mask_that_fits_the_turned_image_alone_needs_no_warning(tmp_path):
+    save_pairs(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored on its side
+    upright = picture(1)
+    save(tmp_path / "images" / "1.jpg", np.rot90(upright, 1), exif=exif)
+    (tmp_path / "images" / "1.png").unlink()
+    assert not noted(FolderDataset(tmp_path), "turned by EXIF")
+
+
 def write_index(root, text):
     (root / "index.csv").write_text(text, encoding="utf-8")
 

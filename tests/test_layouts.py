@@ -70,7 +70,7 @@ def test_covid_qu_ex(tmp_path):
     assert dataset.names[0] == "Test/COVID-19/covid-19_1"
     assert (dataset.splits[0], dataset.domains[0]) == ("test", "COVID-19")
     assert columns_of(dataset, 0) == [5]  # masks of 0 and 1
-    with pytest.raises(DataError, match="has no 'Infection Segmentation Data'"):
+    with pytest.raises(DataError, match="has no 'infection masks'"):
         FolderDataset(tmp_path, task="infection")
     covid(tmp_path, "Infection", ("images", "lung masks", "infection masks"), full=255)
     assert columns_of(FolderDataset(tmp_path), 0) == [5]
@@ -79,6 +79,7 @@ def test_covid_qu_ex(tmp_path):
     assert sorted(set(infection.splits)) == ["test", "train", "val"]
     inner = tmp_path / "Infection Segmentation Data" / "Infection Segmentation Data"
     assert columns_of(FolderDataset(inner), 0) == [3]
+    assert columns_of(FolderDataset(inner, task="lung"), 0) == [5]  # they lie there too
     (inner / "Val" / "Normal" / "infection masks" / "normal_2.png").unlink()
     with pytest.raises(DataError, match=r"normal_2\.png"):
         FolderDataset(inner)

@@ -76,6 +76,12 @@ def test_values_arrive_with_the_types_of_the_defaults(ended, repository):
     assert streams(executed(repository, "00_good")) == "3 007 outputs\n"
 
 
+def test_a_run_with_other_values_says_whose_numbers_the_text_quotes(ended, repository):
+    note = executed(repository, "00_good").cells[1].source
+    assert note.startswith("**A run of its own**: `steps = 3`, `name = '007'`.")
+    assert "output" not in note.partition(". ")[0]
+
+
 def test_figures_that_cannot_be_written_fail_one_notebook_and_lose_nothing(tmp_path):
     (tmp_path / "figures").write_text("in the way")
     node = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])

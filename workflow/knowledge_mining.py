@@ -42,9 +42,8 @@ def main() -> None:
     dataset = _open(options, config.size)
     split = _split(options, dataset)
     cache = EmbeddingCache(options.cache, max_bytes=20 << 30)
-    sam = FrozenSam(
-        load_sam(config.sam, options.checkpoint, image_size=config.sam_size), cache=cache
-    )
+    sam = load_sam(config.sam, options.checkpoint, image_size=config.sam_size)
+    sam = FrozenSam(sam, cache=cache, device=config.device)
     config = replace(config, sam=sam_label(config.sam, options.checkpoint))  # for the records
     sam_dataset = _open(options, config.sam_size)
 

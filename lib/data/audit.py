@@ -22,6 +22,7 @@ from lib.data.layouts import LAYOUTS
 from lib.data.open import open_dataset
 from lib.data.splits import PARTS, Split, load_split
 
+MOSTLY = 0.65  # of the picture: objects and organs rarely cover as much in half of the images
 _COLUMNS = ["name", "part", "group", "domain", "mode", "width", "height", "foreground", "classes"]
 
 
@@ -183,7 +184,17 @@ def _problems(
             problems.append(f"{len(apart)} {what} duplicates of different groups: {shown}{more}")
     full = images.name[images.foreground > 0.99].tolist()
     if full:
-        problems.append(f"{len(full)} masks cover the whole picture: {', '.join(full[:10])}")
+        problems.append(f"masks that cover the whole picture ({len(full)}): {', '.join(full[:10])}")
+    if (middle := images.foreground.median()) > MOSTLY:
+        problems.append(
+            f"half of the masks cover more than {middle:.0%} of the picture: are they inverted? 0 "
+            "must be the background"
+        )
+    if (empty := (images.foreground == 0).mean()) > 0.5:
+        problems.append(
+            f"{empty:.0%} of the masks are empty: a network that finds nothing scores a Dice of "
+            f"{empty:.0%}, so read the miss rate beside it, or leave empty images out"
+        )
     absent = set(range(1, classes)) - {label for found in images.classes for label in found}
     if absent:
         problems.append(f"no mask has the classes {sorted(absent)}")

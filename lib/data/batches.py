@@ -34,8 +34,12 @@ class _Movable:
         return replace(self, **changed)
 
     def to(self, device: torch.device | str):
-        """A copy on `device`; indices and epochs move too."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        """A copy on `device`; indices and epochs move too.
+
+        The copy may go on in the background only from page-locked memory: the source could be freed
+        before it is read.
+        """
+        return self._map(lambda tensor: tensor.to(device, non_blocking=tensor.is_pinned()))
 
     def pin_memory(self):
         """A copy in page-locked memory (DataLoader calls this for faster copies to a GPU)."""

@@ -164,15 +164,16 @@ def _check_shapes(
 
 
 def _turned_alone(entries: Sequence[Entry], pictures: dict[Path, Picture]) -> int:
-    """How many images have an EXIF rotation that a mask of the same shape lacks."""
-    return sum(
-        pictures[entry.image].orientation not in (0, 1)
-        and any(
-            pictures[path].orientation in (0, 1) and _fits(pictures[path], pictures[entry.image])
-            for path in entry.masks
-        )
-        for entry in entries
-    )
+    """How many images have an EXIF rotation that a mask lacks which fits them both ways."""
+    return sum(_may_be_turned(pictures[e.image], [pictures[m] for m in e.masks]) for e in entries)
+
+
+def _may_be_turned(image: Picture, masks: Sequence[Picture]) -> bool:
+    if image.orientation in (0, 1):
+        return False
+    plain = [mask for mask in masks if mask.orientation in (0, 1) and _fits(mask, image)]
+    on_its_side = image.orientation >= 5  # then only a square mask fits both ways
+    return any(not on_its_side or _fits(_on_its_side(mask), image) for mask in plain)
 
 
 def _fits(mask: Picture, image: Picture) -> bool:

@@ -62,12 +62,15 @@ def find_covid(base: Path, found: Found, task: str | None) -> None:
             "'folder/infection'), or 'Infection Segmentation Data' as the root"
         )
     task = task or ("lung" if "lung" in kinds else "infection")
-    if task not in kinds:
+    # The infection data have masks of the lungs too.
+    trees = [kinds[task]] if task in kinds else list(kinds.values())
+    tree = next((folder for folder in trees if any(folder.glob(f"*/*/{task} masks"))), None)
+    if tree is None:
         raise DataError(
-            f"{base} has no '{task.title()} Segmentation Data' with Train, Val and Test; it has "
+            f"{base} has no '{task} masks' in Train, Val or Test; it has "
             f"{', '.join(folder.name for folder in kinds.values())}."
         )
-    for part in sorted(kinds[task].glob("*/*/images")):
+    for part in sorted(tree.glob("*/*/images")):
         group = part.parent
         masks = group / f"{task} masks"
         if not masks.is_dir():

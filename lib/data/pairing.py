@@ -17,7 +17,8 @@ TWO_MASKS = "Several masks for one image: keep one of them"
 
 # What people append to a mask's name, and to the image's beside it.
 _MASK_ENDINGS = re.compile(
-    r"[ _-]+(masks?|segmentations?|seg|gt|ground_?truth|labels?|annotations?|1st_manual|manual1?)$",
+    r"[ _-]+(masks?|segmentations?|seg|gt|ground_?truth|labels?|anno(tations?)?|lesion|1st_manual|"
+    r"manual1?)$",
     re.IGNORECASE,
 )
 _SYSTEM = ("Thumbs.db", "desktop.ini")

@@ -107,8 +107,15 @@ def peak_memory_mb() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
+def reset_peak_gpu_memory() -> None:
+    """Let `peak_gpu_memory_mb` forget what was allocated and freed before."""
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(i)
+
+
 def peak_gpu_memory_mb() -> float | None:
-    """Largest memory that torch allocated on one GPU, in MB; None without a GPU."""
+    """Largest memory that torch allocated on one GPU since the last reset, in MB; None without."""
     if not torch.cuda.is_available():
         return None
     return max(torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count())) / 2**20

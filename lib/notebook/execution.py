@@ -26,6 +26,9 @@ OUTPUT_SECONDS = 120
 # A kernel warns at each start that it talks over a local port.
 QUIET_KERNEL = ["--IPKernelApp.log_level=ERROR"]
 
+# Parameters that change nothing of what a text may say.
+ALIKE = ("output",)
+
 # Every failure is reported by `Run.message`; the libraries would log it a second time.
 logging.getLogger("papermill").setLevel(logging.CRITICAL)
 
@@ -99,7 +102,7 @@ def execute(
         status = "failed"
     seconds = time.monotonic() - start
     try:
-        path = _finish(destination, message, root)
+        path = _finish(destination, message, parameters, root)
     except Exception as error:  # the same full disk, which left half a file
         path, status = None, "failed" if status == "ok" else status
         message = message or f"{destination.name}: {type(error).__name__}: {error}"
@@ -185,11 +188,18 @@ def _dead_kernel(cells: _CurrentCell, peak_bytes: int) -> str:
     )
 
 
-def _finish(destination: Path, message: str, root: Path) -> Path | None:
-    """Clean the executed copy, finished or partial, and write a failure on top of it."""
+def _finish(destination: Path, message: str, parameters: dict, root: Path) -> Path | None:
+    """Clean the executed copy, finished or partial, and say on top what its reader must know."""
     if not destination.is_file():
         return None
     node = nbformat.read(destination, as_version=4)
+    if changed := {key: value for key, value in parameters.items() if key not in ALIKE}:
+        values = ", ".join(f"`{key} = {value!r}`" for key, value in changed.items())
+        note = nbformat.v4.new_markdown_cell(
+            f"**A run of its own**: {values}. Its outputs are below. Sentences that quote numbers, "
+            "or speak of this run, describe the run with the defaults that the project commits."
+        )
+        node.cells.insert(1, note)  # below the title
     if message:
         banner = nbformat.v4.new_markdown_cell(f"**This run did not finish.** {message}")
         node.cells.insert(0, banner)

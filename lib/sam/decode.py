@@ -45,6 +45,11 @@ class Decoded:
     iou: Tensor
     low_res: Tensor
 
+    def to(self, device: torch.device | str) -> "Decoded":
+        """The same on `device`."""
+        logits = None if self.logits is None else self.logits.to(device)
+        return Decoded(logits, self.iou.to(device), self.low_res.to(device))
+
 
 def decode_prompts(
     sam: Sam,

@@ -24,7 +24,7 @@ class Calls:
 
 
 class FrozenSam:
-    """SAM as a fixed function of image and prompt.
+    """SAM as a fixed function of image and prompt, whose answers come back to the asker's device.
 
     A plain object, not a module: a method that holds one does not save SAM's weights with its
     own, nor train them. `sam` itself is put into eval mode, frozen and moved to `device`, and
@@ -83,7 +83,7 @@ class FrozenSam:
             computed = self._encode(images[[keys.index(key) for key in missing]])
             for key, embedding in zip(missing, computed, strict=True):
                 found[key] = self.cache.put(key, embedding)
-        return torch.stack([found[key] for key in keys]).to(self.device, torch.float32)
+        return torch.stack([found[key] for key in keys]).to(images.device, torch.float32)
 
     @torch.no_grad()
     def decode(
@@ -104,14 +104,14 @@ class FrozenSam:
             multimask=multimask,
         )
         self.calls.decoded += len(prompts)
-        return decoded
+        return decoded.to(embeddings.device)
 
     def _encode(self, images: Tensor) -> Tensor:
         parts = []
         for part in images.split(self.encode_at_once):
             parts.append(self.sam.image_encoder(preprocess(self.sam, part.to(self.device))))
             self.calls.encoded += len(part)
-        return torch.cat(parts).float()
+        return torch.cat(parts).to(images.device, torch.float32)
 
     def _key(self, image: str) -> str:
         return (

@@ -31,6 +31,8 @@ def open_fabric(*, device: str = "auto", devices: int = 1, precision: str = "32-
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     place = find_device(device)
     mixed = None if precision == "32-true" else StepPrecision(precision, place.type)
+    if devices > 1 and place.index is not None:
+        raise ValueError(f"device={device!r} names one of devices={devices}: leave its number out")
     fabric = Fabric(
         accelerator=place.type,
         devices=[place.index] if place.type == "cuda" and place.index is not None else devices,

@@ -1,11 +1,13 @@
 """Scores of a network on chosen images of a data set, one row an image."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 
 from lib.data.dataset import SegmentationDataset
+from lib.devices import find_device, moved
 from lib.evaluation.metrics import score_image
 from lib.training.method import Method, inference
 
@@ -30,7 +32,8 @@ def evaluate(
         dataset: opened at one ``size``, so that images form batches.
         indices: which images, as data set indices.
         batch_size: images predicted at a time; changes memory and speed only.
-        device: of the images; by default that of the module's parameters, else the CPU.
+        device: "auto" or another of `lib.devices.find_device`: where to compute. A module is moved
+            there for the while. By default where its parameters are; without a module the CPU.
 
     Returns:
         For each index the dict of ``score_image`` with the image's "name" in front.
@@ -44,11 +47,17 @@ def evaluate(
     owner = getattr(predict, "__self__", predict)  # of a method such as `network.predict`
     module = owner if isinstance(owner, nn.Module) else None
     forward = predict.predict if isinstance(predict, Method) else predict
-    if device is None:
-        device = next(module.parameters()).device if module is not None else "cpu"
+    if device is not None:
+        device = find_device(str(device))
+    else:
+        device = next(module.parameters()).device if module is not None else torch.device("cpu")
 
     rows = []
-    with inference(module) if module is not None else torch.no_grad():
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        if module is not None:
+            stack.enter_context(moved(module, device))
+            stack.enter_context(inference(module))
         for start in range(0, len(indices), batch_size):
             chosen = [int(i) for i in indices[start : start + batch_size]]
             logits = forward(_stack(dataset, chosen).to(device))

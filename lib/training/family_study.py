@@ -28,7 +28,7 @@ from lib.training.family import BASELINES, Budget, batches, build_method
 from lib.training.history import History
 from lib.training.knowsam_switches import ABLATIONS, SWITCHES, build_switched
 from lib.training.loop import fit
-from lib.training.method import Method, inference
+from lib.training.method import Method
 
 VARIANTS = {None: "", "frozen": "SKD, frozen SAM", "adapted": "SKD, adapted SAM"}
 # Keys of the records' scores beside "last" and "best", which are scores of test images.
@@ -152,11 +152,11 @@ def run_method(cell: FamilyCell, name: str, distillation: str | None = None) -> 
         max_grad_norm=config.max_grad_norm,
         progress=cell.progress,
     )
-    rows = {"last": evaluate(method, cell.dataset, cell.test)}
+    rows = {"last": evaluate(method, cell.dataset, cell.test, device=config.device)}
     masks = mask_quality(cell, method)
     final = copy.deepcopy(method.state_dict())
     method.load_state_dict(history.best_state)
-    rows["best"] = evaluate(method, cell.dataset, cell.test)
+    rows["best"] = evaluate(method, cell.dataset, cell.test, device=config.device)
     method.load_state_dict(final)
 
     record = _record(cell, name, distillation, rows, **origin)
@@ -207,13 +207,13 @@ def mask_quality(cell: FamilyCell, method: Method) -> dict[str, dict[str, float]
         return {}
     # Evenly spaced, so that no stretch of the file names is preferred.
     chosen = [cell.unlabelled[i * len(cell.unlabelled) // count] for i in range(count)]
-    scores = {BY_NETWORK: summarise(evaluate(method, cell.dataset, chosen))}
+    painters = {BY_NETWORK: method}
     if hasattr(method, "predict_with_sam"):
-        device = next(method.parameters()).device
-        with inference(method):
-            rows = evaluate(method.predict_with_sam, cell.dataset, chosen, device=device)
-        scores[BY_SAM] = summarise(rows)
-    return scores
+        painters[BY_SAM] = method.predict_with_sam
+    return {
+        who: summarise(evaluate(painter, cell.dataset, chosen, device=cell.config.device))
+        for who, painter in painters.items()
+    }
 
 
 def _batch(config: FamilyConfig) -> int:

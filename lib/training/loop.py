@@ -10,6 +10,7 @@ import torch
 from lightning_fabric import Fabric
 
 from lib.data.batches import Batch, BatchStream
+from lib.evaluation.provenance import reset_peak_gpu_memory
 from lib.training.checkpoint import Checkpoints
 from lib.training.devices import StepPrecision, open_fabric, seed_step
 from lib.training.errors import CheckpointError, TrainingError
@@ -37,7 +38,7 @@ def fit(
     max_grad_norm: float | None = None,
     progress: bool | Reporter = True,
 ) -> History:
-    """Train ``method`` for ``steps`` steps; afterwards it holds the last weights.
+    """Train ``method`` for ``steps`` steps; afterwards it holds the last weights, where it was.
 
     On the CPU the result is bit-identical whether the run was uninterrupted or killed at any step
     and resumed. Global random generators are seeded at every step (``seed_step``).
@@ -81,6 +82,7 @@ def fit(
             "max_grad_norm cannot clip what a fused optimizer unscales itself in 16-mixed: train "
             "in bf16-mixed or 32-true, or without max_grad_norm"
         )
+    home = next(method.parameters()).device
     module, *wrapped = fabric.setup(method, *optimizers)
     history = History(score=score)
     checkpoints, start = None, 0
@@ -95,6 +97,7 @@ def fit(
             start = restore(state, method, optimizers, history, fabric)
     reporter = ProgressLine() if progress is True else progress or None
     method.train()
+    reset_peak_gpu_memory()
     began = time.monotonic() - history.seconds
 
     with StopRequest() as stop:
@@ -133,6 +136,7 @@ def fit(
             error.history = history
             raise
         finally:
+            method.to(home)  # who trained on a GPU goes on with CPU tensors as before
             if reporter:
                 reporter.close()
     if checkpoints and checkpoints.failure:
@@ -178,7 +182,8 @@ def _share(batch: Batch, fabric: Fabric) -> Batch:
 def _numbers(losses: Losses, fabric: Fabric) -> dict[str, float]:
     """Losses as Python numbers, tensors averaged over the devices, in one transfer."""
     tensors = {name: value for name, value in losses.items() if isinstance(value, torch.Tensor)}
-    values = torch.stack([value.detach().float() for value in tensors.values()])
+    place = losses.total.device
+    values = torch.stack([value.detach().float().to(place) for value in tensors.values()])
     if fabric.world_size > 1:
         values = fabric.all_reduce(values, reduce_op="mean")
     numbers = dict(zip(tensors, values.tolist(), strict=True))

@@ -240,10 +240,10 @@ def _train(
     )
     if known := recorded(cell, name):  # only the network was wanted
         return known
-    last = evaluate(method, cell.dataset, cell.test)
+    last = evaluate(method, cell.dataset, cell.test, device=cell.config.device)
     final = copy.deepcopy(method.state_dict())
     method.load_state_dict(history.best_state)
-    best = evaluate(method, cell.dataset, cell.test)
+    best = evaluate(method, cell.dataset, cell.test, device=cell.config.device)
     method.load_state_dict(final)
     record = _record(cell, name, {"last": last, "best": best}, origin)
     record.parameters |= {"steps": steps, "method": method.hyperparameters()}

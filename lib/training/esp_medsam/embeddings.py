@@ -7,6 +7,7 @@ of an image while only a controller learns.
 import torch
 from torch import Tensor
 
+from lib.devices import moved
 from lib.models.tiny_vit import TinyVitEncoder
 from lib.sam.embeddings import EmbeddingCache
 from lib.sam.frozen import image_fingerprint
@@ -40,8 +41,8 @@ class TeacherEmbeddings:
         not depend on which others were missing, and a resumed run equals an uninterrupted one.
         They are computed in full precision, whatever the caller's autocast.
         """
-        self.encoder.to(images.device)
-        with torch.autocast(images.device.type, enabled=False):
+        place = images.device
+        with moved(self.encoder, place), torch.autocast(place.type, enabled=False):
             if self.cache is None:
                 self.encoded += len(images)
                 return self.encoder(images, modality).float()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lib.data.mixture import MixtureDataset
+from lib.devices import find_device, moved
 from lib.evaluation.metrics import score_image
 from lib.models.esp_medsam import EspMedSam
 from lib.prompts.self_patch import patch_targets
@@ -28,16 +29,19 @@ def evaluate_modalities(
     *,
     modality: str = "given",
     batch_size: int = 16,
+    device: str | None = None,
 ) -> list[dict]:
     """Segment images of a mixture, in mixed batches, and compare them with their masks.
 
     Args:
-        model: a student or a teacher; runs where its parameters are. One with oracle prompts is
-            given the patches of the true masks.
+        model: a student or a teacher. One with oracle prompts is given the patches of the true
+            masks.
         indices: which images, as data set indices.
         modality: "given", the true one; "predicted", the classifier's; "wrong", the next one of
             the model's list, to see what the knowledge is worth.
         batch_size: images at a time; changes memory and speed only.
+        device: "auto" or another of `lib.devices.find_device`, to which the model is moved for the
+            while; by default it runs where its parameters are.
 
     Returns:
         For each index the dict of `score_image`, with the image's "name", its true "modality" and
@@ -53,7 +57,8 @@ def evaluate_modalities(
         raise ValueError(f"a model that knows only {names[0]} has no wrong modality")
     oracle = model.prompts is not None and model.prompts.oracle
     table, rows = modality_of(model, dataset), []
-    with inference(model):
+    place = next(model.parameters()).device if device is None else find_device(device)
+    with moved(model, place), inference(model):
         for chosen, images in _batches(model, dataset, indices, batch_size):
             masks = torch.stack([dataset.mask(i) for i in chosen])
             used = table[chosen]

@@ -122,6 +122,7 @@ def run_variant(
             study.data.mixture,
             entry.test.indices,
             modality="given" if teacher else entry.variant,
+            device=study.settings.get("device", "auto"),
         )
         stages = [s for s in trained.records if s["stage"] == TEACHER or not teacher]
         records.append(keep(study, entry, rows, stages=stages))
@@ -137,7 +138,8 @@ def run_bounds(study: EspStudy) -> list[Record]:
     entries = [Entry(m, "", test, labelled=0) for test in study.data.tests for m in (UPPER, FLOOR)]
     if found := find_records(study, entries):
         return found
-    frozen = FrozenSam(study.sam, cache=study.cache, encode_at_once=AT_ONCE)
+    device = study.settings.get("device", "auto")
+    frozen = FrozenSam(study.sam, cache=study.cache, device=device, encode_at_once=AT_ONCE)
     sam = PromptedSam(frozen, BOXES)
     data, records = study.data.mixture, []
     for entry in entries:

@@ -13,11 +13,12 @@ from pathlib import Path
 
 from lib.data.dataset import SegmentationDataset
 from lib.data.errors import DataError
-from lib.data.index_file import SPLITS
-from lib.data.layouts import find_entries
+from lib.data.layouts import LAYOUTS, find_entries
 from lib.data.mixture import MixtureDataset
 from lib.data.open import open_dataset
-from lib.data.pair_folder import has_pair
+from lib.data.pair_folder import has_pair, split_of
+from lib.data.pairing import files_below
+from lib.data.reading import SUFFIXES
 from lib.data.splits import PARTS, Split, load_split, make_split, save_split
 from lib.data.synthetic import MODALITIES
 from lib.evaluation.records import slug
@@ -123,10 +124,11 @@ def parse_source(text: str, *, size: int) -> Source:
 def folder_sources(
     root: str | Path | None, *, size: int, unseen: Sequence[str] = ()
 ) -> list[Source]:
-    """One modality a sub-folder of `root` that holds images/ and masks/; else `root` as one.
+    """One modality a sub-folder of `root` that is a data set; else `root` as one.
 
-    A published data set (see `lib.data.layouts`) and the folders train, val and test are one
-    modality, named like `root`. Masks of several classes are taken as one foreground.
+    A sub-folder holds images/ and masks/ or has a published layout (see `lib.data.layouts`). A root
+    that is such a data set itself and the folders train, val and test are one modality, named like
+    `root`. Masks of several classes are taken as one foreground.
 
     Args:
         unseen: names of domains that training never meets, in whichever modality they are.
@@ -137,18 +139,48 @@ def folder_sources(
     if root is None:
         raise DataError("data_root is empty: name the folder that holds the modalities")
     root = Path(root)
-    folders = [root]
-    if find_entries(root)[0] == "pairs":
-        inner = [path for path in sorted(root.iterdir()) if path.is_dir() and has_pair(path)]
-        folders = [path for path in inner if path.name.lower() not in SPLITS] or folders
+    folders, unread = _modality_folders(root)
     sources = []
     for folder in folders:
         dataset = open_dataset("folder", root=folder, size=size, classes=2)
         own = tuple(sorted(set(dataset.domains) & set(unseen)))
-        sources.append(Source(folder.resolve().name, dataset, own))
+        name = root.resolve().name if folder == root else folder.name
+        sources.append(Source(name, dataset, own))
+    sources[0].dataset.notes.extend(
+        f"not read: {path.name}/, which is no data set by itself" for path in unread
+    )
     if missing := set(unseen) - {name for source in sources for name in source.unseen}:
         raise DataError(f"no image below {root} is of the domain {', '.join(sorted(missing))}")
     return sources
+
+
+def _modality_folders(root: Path) -> tuple[list[Path], list[Path]]:
+    """The folders that are one modality each, and those with pictures that are left out."""
+    layout = find_entries(root)[0]
+    if has_pair(root) or (layout != "pairs" and LAYOUTS[layout].locate([root])):
+        return [root], []
+    inner = [
+        path
+        for path in sorted(root.iterdir())
+        if path.is_dir() and path.name[0] not in "._" and not split_of([path.name])
+    ]
+    layouts = {path: name for path in inner if (name := _layout_of(path))}
+    if not layouts or (layout != "pairs" and set(layouts.values()) == {layout}):
+        return [root], []
+    return list(layouts), [p for p in inner if p not in layouts and _has_picture(p)]
+
+
+def _has_picture(folder: Path) -> bool:
+    return any(path.suffix.lower() in SUFFIXES for path in files_below(folder))
+
+
+def _layout_of(folder: Path) -> str:
+    """The layout of a data set in `folder`; empty where there is none."""
+    try:
+        layout, found = find_entries(folder)
+    except DataError:
+        return ""
+    return layout if found.entries else ""
 
 
 def synthetic_sources(*, size: int, count: int, modalities: Sequence[str] = MODALITIES):
