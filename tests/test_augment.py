@@ -258,3 +258,38 @@ def test_the_copy_paste_box_has_two_thirds_of_each_side():
         assert (box.any(dim=1).sum(), box.any(dim=0).sum()) == (20, 40)
         places.add(tuple(torch.nonzero(box)[0].tolist()))
     assert len(places) > 15
+
+
+def test_a_shift_reaches_its_share():
+    mask = torch.zeros(64, 64, dtype=torch.int64)
+    mask[30:34, 30:34] = 1
+    config = WeakConfig(**{**STILL, "translate": 0.2})
+    moved = [
+        centre(weak(mask.float().expand(3, -1, -1), mask, key=(0, 0, i, "w"), config=config)[1])
+        for i in range(60)
+    ]
+    assert 0.17 < ((torch.stack(moved) - 31.5) / 64).abs().max() <= 0.21
+
+
+def test_a_cut_out_has_the_mean_colour():
+    image = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    only = StrongConfig(jitter=0, grey=0, blur=0, noise=0, cutout=1)
+    view = strong(image, key=(0, 0, 0, "s"), config=only)
+    changed = (view != image).any(0)
+    assert changed.any()
+    mean = image.mean((1, 2))[:, None].expand(3, int(changed.sum()))
+    torch.testing.assert_close(view[:, changed], mean)
+
+
+def test_blur_grows_with_the_image(monkeypatch):
+    sigmas = []
+
+    def blurred(image, size, sigma):
+        sigmas.append(sigma)
+        return image
+
+    monkeypatch.setattr("lib.data.augment.transforms.gaussian_blur", blurred)
+    config = StrongConfig(jitter=0, grey=0, noise=0, blur=1, cutout=0)
+    for side in (32, 64):
+        strong(torch.rand(3, side, 2 * side), key=(0, 0, 0, "s"), config=config)
+    assert sigmas[1] == pytest.approx(2 * sigmas[0])

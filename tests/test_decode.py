@@ -217,3 +217,19 @@ def test_images_outside_the_range_are_refused():
     for shape in ((3, 8, 8), (1, 1, 8, 8)):
         with pytest.raises(ValueError, match="B x 3 x H x W"):
             preprocess(sam, torch.zeros(shape))
+
+
+def test_auto_never_takes_the_single_mask_for_points_alone():
+    sam = tiny_sam()
+    embeddings = torch.randn(1, 32, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        sam.mask_decoder.iou_prediction_head.layers[-1].bias[0] += 100
+        auto, three = (
+            decode_prompts(
+                sam, embeddings, [prompt([[40, 50]], [1])], [0], size=(256, 256), multimask=choice
+            )
+            for choice in ("auto", True)
+        )
+    best = three.iou[0].argmax()
+    assert auto.iou[0, 0] == three.iou[0, best]
+    assert torch.equal(auto.low_res[0, 0], three.low_res[0, best])

@@ -1,5 +1,7 @@
 """The data engine: deterministic, varied, with masks that mean something; pool and stream."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from lib.data.engine.degradation import jpeg
 from lib.data.engine.fields import binomial, blur, double, grid, halve, noise, slope
 from lib.data.engine.objects import cell_group, lungs, ring
 from lib.data.engine.painting import paint
+from lib.data.engine.scene import _objects
 from lib.data.engine.shapes import star, strokes, tree, tubes
 from lib.data.engine.style import Style
 from lib.data.engine.textures import PAGES, texture
@@ -238,3 +241,24 @@ def test_a_fair_share_of_the_objects_is_large():
     """Engine 2 had 7 % above 15 % of the image, and a SAM trained on it drew parts of polyps."""
     shares = [mask.mean() for k in range(60) for mask in generate(3, k).masks]
     assert 0.12 < np.mean(np.array(shares) > 0.15) < 0.3
+
+
+def test_masks_end_with_the_field_of_view(monkeypatch):
+    def left_half(rng, size, style):
+        return np.arange(size)[None] < np.full((size, 1), size // 2)
+
+    monkeypatch.setattr("lib.data.engine.scene.field_of_view", left_half)
+    for index in range(6):
+        assert not generate(7, index, size=64).masks[..., 32:].any()
+
+
+@pytest.mark.parametrize(("roll", "covers"), [(0.5, True), (0.7, False)])
+def test_a_newcomer_covers_unless_it_is_transparent(monkeypatch, roll, covers):
+    first, second = np.zeros((8, 8), bool), np.zeros((8, 8), bool)
+    first[:5], second[3:] = True, True
+    new = iter(([first], [second]))
+    monkeypatch.setattr("lib.data.engine.scene.draw", lambda *_: 2)
+    monkeypatch.setattr("lib.data.engine.scene.single", lambda *_: next(new))
+    found = _objects(SimpleNamespace(random=lambda: roll), None, None, Style("mri"))
+    assert np.array_equal(found[0], first & ~second if covers else first)
+    assert np.array_equal(found[1], second)

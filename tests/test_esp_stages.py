@@ -523,3 +523,10 @@ def test_modalities_are_matched_by_name():
     model = tiny_esp(modalities=NAMES[::-1])
     assert modality_of(model, DATA).tolist() == [2] * 4 + [1] * 4 + [0] * 4
     assert isinstance(model, EspMedSam)
+
+
+def test_the_predicted_modality_is_the_one_that_is_used(monkeypatch):
+    model = tiny_esp()
+    monkeypatch.setattr(model, "resolve", lambda images: torch.full((len(images),), 2))
+    rows = evaluate_modalities(model, DATA, [0, 5], modality="predicted")
+    assert {row["used"] for row in rows} == {NAMES[2]}

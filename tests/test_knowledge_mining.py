@@ -350,3 +350,63 @@ def test_bce_dice_is_the_same_loss_for_both_halves():
         indices=part.index,
     )
     assert pseudo.item() == pytest.approx(bce_dice(run.network(images), masks).item(), abs=1e-5)
+
+
+# -- whose image, whose prompt ---------------------------------------------------------------------
+
+
+def test_prompts_go_to_their_own_image():
+    probabilities = torch.zeros(3, 2, SIZE, SIZE)
+    probabilities[1, 1, 8:12, 10:16] = probabilities[2, 1, 20:24, 4:9] = 0.9
+    probabilities[:, 0] = 1 - probabilities[:, 1]
+    asked = []
+
+    def decode(embeddings, prompts, index, size, multimask="auto"):
+        asked.append((embeddings.flatten().tolist(), list(index)))
+        return stub_sam().decode(embeddings, prompts, index, size)
+
+    found = mine(
+        probabilities,
+        lambda places: torch.tensor(places)[:, None],
+        SimpleNamespace(decode=decode),
+        prompts=PromptConfig(),
+        trust=Filter(),
+    )
+    assert asked == [([1, 2], [0, 1])]
+    assert [mined.outcome for mined in found] == ["no prompt", "kept", "kept"]
+
+
+def always(bias):
+    """A network that sees the object everywhere (bias above 0) or nowhere."""
+    net = nn.Sequential(nn.Conv2d(3, 2, 1))
+    with torch.no_grad():
+        net[0].weight.zero_()
+        net[0].bias.copy_(torch.tensor([0.0, bias]))
+    return net
+
+
+def test_sam_sees_the_finer_picture_of_the_same_image():
+    asked = []
+
+    def finer(index):
+        asked.append(index)
+        return torch.zeros(3, 64, 64)
+
+    config = KnowledgeMiningConfig(batch=4)
+    run = method(config, sam=stub_sam(), net=always(9.0), sam_image=finer)
+    run.mine_all(Squares(), UNLABELLED)
+    assert asked == UNLABELLED
+
+
+def test_self_training_without_an_object_has_no_label():
+    run = method(KnowledgeMiningConfig(source="network"), net=always(-9.0))
+    assert {mined.outcome for mined in run.mine_all(Squares(), UNLABELLED)} == {"no prompt"}
+    assert not run.pseudo.get(UNLABELLED)[1].any()
+
+
+def test_mining_is_inference():
+    net = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
+    run = method(KnowledgeMiningConfig(source="network"), net=net)
+    run.train().mine_all(Squares(), UNLABELLED)
+    assert net[1].num_batches_tracked == 0
+    assert net.training

@@ -2,13 +2,16 @@
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tiny_sam import tiny_sam
 from torch import nn
 
+from lib.data.augment import weak_batch
 from lib.data.batches import BatchStream
+from lib.data.patch_exchange import exchange_patches
 from lib.losses.co_training import mutual_consistency
 from lib.losses.distillation import distillation_loss
 from lib.losses.segmentation import cross_entropy, dice_loss
@@ -389,3 +392,97 @@ def test_checkpoints_hold_no_frozen_weights_and_say_which_sam_it_was(tmp_path):
 def test_wrong_settings_are_named(changes, message):
     with pytest.raises(ValueError, match=message):
         KnowSamConfig(**changes)
+
+
+# -- what the step is made of, by itself -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("highest", [True, False])
+def test_each_image_gives_up_its_own_patches(highest):
+    images = torch.zeros(2, 3, SIZE, SIZE)
+    images[1] = 1
+    unsure = torch.zeros(2, 2, SIZE, SIZE)
+    unsure[:, 1] = 9.0
+    unsure[0, 1, :8, :8] = unsure[1, 1, -8:, -8:] = 0.0
+    seen = []
+
+    def network(mixed):
+        seen.append(mixed)
+        return torch.zeros(len(mixed), 2, SIZE, SIZE)
+
+    exchange_loss(
+        SimpleNamespace(first=network, second=network),
+        images,
+        torch.zeros(1, SIZE, SIZE, dtype=torch.int64),
+        uncertain=unsure,
+        pseudo=torch.ones(1, SIZE, SIZE, dtype=torch.int64),
+        consistency_weight=0.0,
+        config=McSegConfig(exchange_patches=1, exchange_highest=highest),
+    )
+    mixed = seen[0]
+    assert (mixed[0, :, :8, :8] == highest).all()
+    assert mixed[0].mean() == 1 / 16
+    assert (mixed[1, :, -8:, -8:] == (not highest)).all()
+    assert mixed[1].mean() == 15 / 16
+
+
+def test_unlabelled_images_alone_change_their_colours():
+    batch = stream().batch(0)
+    strong, _ = views(batch, McSegConfig())
+    plain, _ = views(batch, McSegConfig(strong_unlabelled=False))
+    given = batch.unlabelled
+    weak, _ = weak_batch(given.image, seed=batch.seed, epoch=given.epoch, indices=given.index)
+    assert torch.equal(strong[:2], plain[:2])
+    assert torch.equal(plain[2:], weak)
+    assert all(not torch.allclose(a, b) for a, b in zip(strong[2:], plain[2:], strict=True))
+
+
+def test_knowsam_s_exchange_starts_when_it_is_told_to():
+    batch, method = stream().batch(0), knowsam(exchange_start=0.5)
+    assert "exchange" not in method.step(batch, Progress(49, 100))
+    assert "exchange" in method.step(batch, Progress(50, 100))
+
+
+def l_seg(logits, masks):
+    return (cross_entropy(logits, masks) + dice_loss(logits, masks)).mean()
+
+
+def test_the_share_is_the_subnets_alone():
+    method = without_dropout(knowsam(subnet_share=0.5, exchange=False))
+    batch = stream().batch(0)
+    total = method.step(batch, MIDDLE).total
+    images, masks = views(batch, method.config)
+    a, b, fused = method.students(images)
+    sam = method.teacher(images, fused)
+    subnets = LAMBDA * mutual_consistency(a, b)
+    for logits in (a, b):
+        subnets = subnets + l_seg(logits[:2], masks) + distillation_loss(logits, sam)
+        subnets = subnets + 0.9 * entropy_map(logits).mean()
+    by_hand = 0.5 * subnets + l_seg(fused[:2], masks) + l_seg(sam[:2], masks)
+    torch.testing.assert_close(total, by_hand, rtol=1e-4, atol=1e-5)
+
+
+def test_all_losses_on_mixed_images_by_hand():
+    torch.manual_seed(0)
+    config = McSegConfig(**TINY, classes=3, exchange_all_losses=True, subnet_share=0.5)
+    students = build_students(config).eval()
+    images, masks = torch.rand(4, 3, SIZE, SIZE), torch.randint(0, 3, (2, SIZE, SIZE))
+    pseudo, unsure = torch.randint(0, 3, (2, SIZE, SIZE)), torch.randn(4, 3, SIZE, SIZE)
+    found = exchange_loss(
+        students,
+        images,
+        masks,
+        uncertain=unsure,
+        pseudo=pseudo,
+        consistency_weight=0.3,
+        config=config,
+    )
+    doubt = entropy_map(unsure)
+    mixed = exchange_patches((images[:2], masks), (images[2:], pseudo), (doubt[:2], doubt[2:]))
+    a, b, fused = students(mixed.image)
+    own = fused[2:].argmax(1)
+    subnets = 0.3 * mutual_consistency(a, b)
+    for logits in (a, b):
+        subnets = subnets + l_seg(logits, mixed.mask) + 0.9 * entropy_map(logits).mean()
+        subnets = subnets + 0.3 * l_seg(logits[2:], own)
+    torch.testing.assert_close(found, 0.5 * subnets + l_seg(fused, mixed.mask))

@@ -242,3 +242,9 @@ def test_area_ratio_counts_all_pixels_together():
     assert math.isnan(area_ratio([score_image(empty, empty, classes=2)]))
     kinds = [score_image(full * 2, half, classes=3)]  # 16 pixels of class 2 for 8 of class 1
     assert area_ratio(kinds) == 2
+
+
+def test_the_interval_of_skewed_scores_stays_among_the_scores():
+    """A percentile interval; the "basic" one would reach below 0 here."""
+    low, high = bootstrap_interval([0.0] * 9 + [1.0])
+    assert 0 <= low < 0.1 < high <= 0.4

@@ -318,3 +318,12 @@ def test_description_names_the_adapted_weights_whatever_the_adapters_start():
 
     assert described(0) == described(1)
     assert described(0, other_decoder) != described(0)
+
+
+def test_batch_norm_sees_all_images_at_once():
+    teacher, asked = AdaptedTeacher(adapted()), []
+    teacher.sam.register_forward_hook(
+        lambda _, given, out: asked.append((len(out), out.requires_grad))
+    )
+    teacher.answer(torch.rand(4, 3, 64, 64), torch.randn(4, CLASSES, 64, 64), trained=2)
+    assert asked == [(4, True)]

@@ -474,3 +474,17 @@ def test_shares_above_1_are_refused(config, name):
 def test_without_a_ramp_the_weight_is_whole_from_the_first_step(batch):
     losses = build("Mean Teacher", ramp_up=0.0).step(batch, Progress(0, 10))
     assert losses["consistency_weight"] == MeanTeacherConfig().consistency_weight
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "asked"),
+    [(MeanTeacher, MeanTeacherConfig(noise=0.1), 1), (UaMt, UaMtConfig(noise=0.1, passes=3), 4)],
+)
+def test_the_teacher_alone_sees_noise(batch, kind, config, asked):
+    method, taught, learnt = kind(config, network=Pixelwise()), [], []
+    method.teacher.register_forward_pre_hook(lambda _, given: taught.append(given[0]))
+    method.network.register_forward_pre_hook(lambda _, given: learnt.append(given[0]))
+    method.step(batch, HALFWAY)
+    others = unlabelled_view(batch)
+    assert torch.equal(learnt[0][-len(others) :], others)
+    assert [(x - others).std().item() for x in taught] == pytest.approx([0.1] * asked, rel=0.2)

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from tiny_sam import tiny_sam
 
 from lib.data.generated import GeneratedStream, ImagePool
 from lib.evaluation.records import read_records
@@ -14,10 +16,12 @@ from lib.sam.checkpoint_files import CheckpointError
 from lib.sam.checkpoints import load_sam
 from lib.sam.small import WEIGHTS, build_small_sam, load_small_sam, parameter_count
 from lib.training.loop import fit
+from lib.training.method import Progress
 from lib.training.small_sam import (
     SmallSamConfig,
     SmallSamPretraining,
     _first_boxes,
+    _to_correct,
     choose_objects,
     decode_prompted,
     focal_dice,
@@ -331,3 +335,69 @@ def test_a_few_steps_on_the_project_s_loop(tmp_path):
 def _tiny():
     torch.manual_seed(0)
     return build_small_sam(width=24, depth=1, heads=2, prompt_width=32)
+
+
+# -- the training step by hand ---------------------------------------------------------------------
+
+
+def stubbed(monkeypatch, seen):
+    """Masks and estimates that `decode_prompted` gives whatever it is asked; batch; true masks."""
+    generator = torch.Generator().manual_seed(0)
+    answer = torch.randn(4, 4, 64, 64, generator=generator), torch.rand(4, 4, generator=generator)
+
+    def decode(*asked):
+        seen.append(asked)
+        return answer
+
+    monkeypatch.setattr("lib.training.small_sam.decode_prompted", decode)
+    bits = torch.zeros(2, 256, 256, dtype=torch.int64)
+    bits[0, 40:120, 60:200] = 1
+    bits[1, 100:200, 20:88] = 1
+    batch = SimpleNamespace(labelled=SimpleNamespace(image=torch.rand(2, 3, 256, 256), mask=bits))
+    return *answer, batch, (bits[:, ::4, ::4] == 1).repeat(2, 1, 1)
+
+
+def recipe(**changes):
+    config = SmallSamConfig(prompts=2, coarse_mask=0.0, **changes)
+    return SmallSamPretraining(config, sam=tiny_sam())
+
+
+def test_the_step_by_hand(monkeypatch):
+    """The single mask's loss, the least of the three, and the error of all estimates of IoU."""
+    masks, quality, batch, target = stubbed(monkeypatch, [])
+    total = recipe(rounds=1).step(batch, Progress(0, 10)).total
+    each = focal_dice(masks, target.float(), focal=20, dice=1)
+    error = ((quality - hard_iou(masks, target)) ** 2).mean()
+    by_hand = each[:, 0].mean() + each[:, 1:].min(1).values.mean() + error
+    torch.testing.assert_close(total, by_hand)
+
+
+def test_which_mask_is_corrected(monkeypatch):
+    masks = torch.arange(4.0)[None, :, None, None].expand(3, 4, 2, 2)
+    quality = torch.tensor([[0, 9, 0, 0], [9, 0, 1, 0], [9, 0, 0, 1.0]])
+    assert _to_correct(masks, quality, single=1)[:, 0, 0, 0].tolist() == [0, 2, 3]
+    singles, seen = [], []
+    *_, batch, _ = stubbed(monkeypatch, seen)
+
+    def noted(masks, quality, *, single):
+        singles.append(single)
+        return _to_correct(masks, quality, single=single)
+
+    monkeypatch.setattr("lib.training.small_sam._to_correct", noted)
+    recipe(rounds=3, forget_mask=0.0).step(batch, Progress(0, 10))
+    assert singles == [2, 4, 4]  # at first one click leaves open what is meant
+    assert [asked[2].shape[1] for asked in seen] == [1, 2, 3]
+
+
+def test_the_average_follows_fast_at_first():
+    method = recipe()
+    with torch.no_grad():
+        for parameter in method.sam.parameters():
+            parameter.fill_(1.0)
+        for parameter in method.average.parameters():
+            parameter.fill_(0.0)
+    first = next(method.average.parameters())
+    method.after_step(Progress(0, 100_000))
+    assert first.flatten()[0].item() == pytest.approx(0.9)
+    method.after_step(Progress(90_000, 100_000))
+    assert first.flatten()[0].item() == pytest.approx(0.9001)

@@ -5,6 +5,7 @@ import statistics
 import pandas as pd
 import pytest
 
+from lib.evaluation.cells import cell_text
 from lib.evaluation.comparison import beside_published, comparison_table, published
 from lib.evaluation.records import Record, RecordError
 from lib.evaluation.tables import provenance_table, results_table, to_markdown
@@ -206,3 +207,9 @@ def test_markdown_keeps_the_text_as_it_is():
         "60.0 (1)",
         "not run",
     ]
+
+
+def test_distances_are_no_percent():
+    runs = [run(scores={"last": {"asd": 2.0, "hd95": 3.0, "dice": 0.5}})]
+    shown = [cell_text(runs, value, "last") for value in ("asd", "hd95", "dice")]
+    assert shown == ["2.0 (1)", "3.0 (1)", "50.0 (1)"]
