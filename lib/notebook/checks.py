@@ -14,6 +14,7 @@ from pathlib import Path
 from nbformat import NotebookNode
 
 from lib.notebook.clean import CELL_METADATA, WIDGET_VIEW
+from lib.notebook.colab import TAG as COLAB
 from lib.notebook.file import (
     OPENING_ROWS,
     NotebookError,
@@ -124,7 +125,7 @@ def check_parameters(node: NotebookNode) -> Iterator[str]:
 
 def check_cells(node: NotebookNode, *, story: bool) -> Iterator[str]:
     """Small cells, one idea each, and not too many of them."""
-    count = len(node.cells)
+    count = sum(COLAB not in tags(cell) for cell in node.cells)
     if count not in CELLS and not (story and count < CELLS.stop):
         yield f"{count} cells; {CELLS.start} to {CELLS[-1]} make one lesson"
     lines = [len(cell.source.splitlines()) for cell in _code(node)]
