@@ -76,3 +76,16 @@ def test_gradient_table_by_hand():
     assert first.weight.grad is None
     with pytest.raises(ValueError, match="'c' has no trainable"):
         gradient_table(losses, {"c": nn.Flatten()})
+
+
+def test_each_switch_is_set_against_the_method_without_it():
+    def run(variant, dices, seed=0):
+        rows = [{"name": str(i), "dice": dice} for i, dice in enumerate(dices)]
+        found = record("MC-seg", variant, sum(dices) / len(dices))
+        return dataclasses.replace(found, seed=seed, per_image={"last": rows})
+
+    runs = [run("", [0.5, 0.7]), run("", [0.1, 0.1], seed=1), run("UGDA off", [0.4, 0.6])]
+    table = switches_table(runs, KVASIR).set_index("row")
+    assert table.loc["UGDA off", "change, 10 %"] == "-10.0 [-10.0, -10.0] (1)"
+    assert table.loc["UGDA off", "change, 30 %"] == "not run"
+    assert table.loc["MC-seg", "change, 10 %"] == ""
