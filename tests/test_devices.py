@@ -6,7 +6,8 @@ from tiny_sam import tiny_sam
 from torch import nn
 
 from lib.devices import best_device, find_device, moved
-from lib.display.widgets import hand_prompt
+from lib.sam.decode import Decoded
+from lib.sam.embeddings import EmbeddingCache
 from lib.sam.frozen import FrozenSam
 
 
@@ -44,9 +45,11 @@ def test_a_module_comes_back_even_after_an_error():
     assert module.places == ["cuda", "cpu"]
 
 
-def test_a_frozen_sam_answers_where_it_was_asked():
-    """On a GPU the embeddings and masks of CPU images come back to the CPU; here it is a no-op."""
-    sam = FrozenSam(tiny_sam(64), device="cpu")
-    embeddings = sam.encode(torch.rand(1, 3, 64, 64))
-    decoded = sam.decode(embeddings, [hand_prompt((64, 64), box=(4, 4, 40, 40))], [0], (64, 64))
-    assert {t.device.type for t in (embeddings, decoded.logits, decoded.iou)} == {"cpu"}
+def test_a_frozen_sam_answers_where_it_was_asked(tmp_path):
+    """The meta device plays the asker's: what is in the cache need not be computed there."""
+    sam = FrozenSam(tiny_sam(64), cache=EmbeddingCache(tmp_path), device="cpu")
+    sam.encode(torch.rand(1, 3, 64, 64), keys=["known"])
+    asked = torch.empty(1, 3, 64, 64, device="meta")
+    assert sam.encode(asked, keys=["known"]).device.type == "meta"
+    moved_there = Decoded(torch.ones(1), torch.ones(1), torch.ones(1)).to("meta")
+    assert {part.device.type for part in vars(moved_there).values()} == {"meta"}

@@ -110,8 +110,8 @@ class Bcp(Method):
     def pseudo_labels(self, images: Tensor) -> Tensor:
         """The teacher's likeliest classes `B x H x W`; of each class the largest component.
 
-        In evaluation mode; the authors' teacher keeps dropout and batch statistics here, which gave
-        worse pseudo labels where we compared the two.
+        In evaluation mode, so that a label does not depend on the batch; the authors' teacher keeps
+        dropout and batch statistics here.
         """
         with inference(self.teacher):
             labels = self.teacher(images).argmax(dim=1)
