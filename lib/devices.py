@@ -36,6 +36,21 @@ def find_device(name: str) -> torch.device:
     return device
 
 
+def has_bfloat16(device: torch.device | str) -> bool:
+    """Whether a device has instructions for bfloat16: GPUs of CUDA, and x86 CPUs, that have them.
+
+    Elsewhere bfloat16 works as well, but we have not measured that it is faster.
+    """
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if kind == "cpu":
+        # Older releases of PyTorch cannot say what the processor has.
+        found = getattr(torch.cpu, "get_capabilities", dict)()
+        return bool(found.get("amx_bf16") or found.get("avx512_bf16"))
+    return False
+
+
 @contextmanager
 def moved(module: nn.Module, device: torch.device | str) -> Iterator[None]:
     """Lend `module` to `device`; afterwards it is back where its first parameter was.

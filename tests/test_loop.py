@@ -5,13 +5,14 @@ import math
 import os
 import socket
 import sys
+from unittest.mock import Mock
 
 import pytest
 import torch
 from tiny_training import Squares, Twins, processes, quality, same, stream, twins
 from torch import nn
 
-from lib.training import reporting
+from lib.training import devices, reporting
 from lib.training.devices import open_fabric
 from lib.training.errors import TrainingError
 from lib.training.evaluate import evaluate
@@ -251,6 +252,17 @@ def test_a_device_that_is_not_there_is_named(monkeypatch):
 def test_a_device_that_does_not_exist_is_named(name):
     with pytest.raises(ValueError, match=f'device must be "auto".* not {name!r}'):
         open_fabric(device=name)
+
+
+def test_a_gpu_that_only_imitates_bfloat16_warns(monkeypatch):
+    monkeypatch.setattr(devices, "find_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(devices, "Fabric", Mock())
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation
+    )
+    with pytest.warns(UserWarning, match=r'Tesla T4 .* precision="16-mixed" is faster'):
+        open_fabric(device="cuda", precision="bf16-mixed")
 
 
 def test_the_cpu_may_have_a_number():

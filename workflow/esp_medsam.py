@@ -171,7 +171,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--leak", nargs="*", default=[], metavar="MODALITY")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", default="32-true", help="32-true or bf16-mixed")
+    parser.add_argument("--precision", default="32-true", help="32-true, bf16-mixed or 16-mixed")
     parser.add_argument("--output", type=Path, default=Path("results/esp_medsam"))
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints/esp_medsam"))
     parser.add_argument("--cache", type=Path, default=Path(".cache/embeddings"))

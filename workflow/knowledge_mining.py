@@ -96,7 +96,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--runs", nargs="+", choices=RUNS, help="after the first; default: all")
     parser.add_argument("--validations", type=int, help="how often a run is scored on validation")
     parser.add_argument("--batch", type=int, help="images a step")
-    parser.add_argument("--precision", help="32-true or bf16-mixed")
+    parser.add_argument("--precision", help="32-true, bf16-mixed or 16-mixed")
     parser.add_argument("--output", type=Path, default=Path("results/knowledge_mining"))
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
     parser.add_argument("--cache", type=Path, default=Path(".cache/embeddings"))

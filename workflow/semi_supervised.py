@@ -158,7 +158,7 @@ def _arguments() -> argparse.Namespace:
     add("--sam-size", type=int, help="side of the images SAM is shown, a multiple of 16")
     add("--validations", type=int, help="how often a run is scored on validation")
     add("--diagnosed", type=int, help="unlabelled images whose masks are compared with the truth")
-    add("--precision", help="32-true or bf16-mixed")
+    add("--precision", help="32-true, bf16-mixed or 16-mixed")
     add("--device", help="auto, cpu, cuda, cuda:1 or mps")
     add("--output", type=Path, default=Path("results/semi_supervised"))
     add("--checkpoints", type=Path, default=Path("checkpoints"))

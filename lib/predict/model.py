@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import torch
-
-from lib.devices import best_device
+from lib.devices import best_device, has_bfloat16
 from lib.export.card import ModelFileError
 from lib.export.onnx_model import OnnxModel
 from lib.export.student import Student, load_student
@@ -50,18 +48,3 @@ def load_model(
         return load_student(path, device=device, half=half)
     except (RuntimeError, AssertionError) as error:  # PyTorch's, for a device that is not there
         raise ModelFileError(f"device {device!r} cannot be used ({error}): try cpu") from error
-
-
-def has_bfloat16(device: str) -> bool:
-    """Whether a device has instructions for bfloat16: GPUs of CUDA, and x86 CPUs, that have them.
-
-    Elsewhere bfloat16 works as well, but we have not measured that it is faster.
-    """
-    kind = torch.device(device).type
-    if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if kind == "cpu":
-        # Older releases of PyTorch cannot say what the processor has.
-        found = getattr(torch.cpu, "get_capabilities", dict)()
-        return bool(found.get("amx_bf16") or found.get("avx512_bf16"))
-    return False

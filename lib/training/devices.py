@@ -1,6 +1,7 @@
 """Devices and precision: one Lightning Fabric for a run."""
 
 import random
+import warnings
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from lightning_fabric.strategies import DDPStrategy
 
-from lib.devices import find_device
+from lib.devices import find_device, has_bfloat16
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
@@ -22,7 +23,7 @@ def open_fabric(*, device: str = "auto", devices: int = 1, precision: str = "32-
         devices: number of devices (CPU processes or GPUs) that share each batch. More than one is
             for scripts: Fabric starts the script once more for each further device.
         precision: "32-true", "bf16-mixed" (bfloat16 autocast) or "16-mixed" (float16 autocast with
-            a loss scale, for GPUs without bfloat16).
+            a loss scale, for GPUs without bfloat16, where "bf16-mixed" works slowly and warns).
 
     Raises:
         ValueError: for an unknown precision, or a device that this machine does not have.
@@ -30,6 +31,12 @@ def open_fabric(*, device: str = "auto", devices: int = 1, precision: str = "32-
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     place = find_device(device)
+    if precision == "bf16-mixed" and place.type == "cuda" and not has_bfloat16(place):
+        warnings.warn(
+            f"{torch.cuda.get_device_name(place)} has no instructions for bfloat16 and only "
+            'imitates it, slowly: precision="16-mixed" is faster here',
+            stacklevel=2,
+        )
     mixed = None if precision == "32-true" else StepPrecision(precision, place.type)
     if devices > 1 and place.index is not None:
         raise ValueError(f"device={device!r} names one of devices={devices}: leave its number out")
