@@ -204,12 +204,14 @@ def test_resumed_run_keeps_its_pseudo_labels(tmp_path):
     def run(directory, steps_before=None):
         trained = method(continuous(learning_rate=1e-2), sam=stub_sam())
         batches = stream(Squares())
+        settings = {"directory": directory, "checkpoint_every": 1, "progress": False}
         if steps_before is not None:
             stop_at(trained, steps_before)
             with pytest.raises(KeyboardInterrupt):
-                fit(trained, batches, steps=10, directory=directory, progress=False)
+                fit(trained, batches, steps=10, **settings)
+            assert list(directory.iterdir())  # or it would start over
             trained = method(continuous(learning_rate=1e-2), sam=stub_sam())
-        fit(trained, batches, steps=10, directory=directory, progress=False)
+        fit(trained, batches, steps=10, **settings)
         return trained
 
     whole, resumed = run(tmp_path / "whole"), run(tmp_path / "resumed", steps_before=5)
@@ -267,6 +269,22 @@ def test_nothing_found_is_no_prompt_and_is_not_encoded():
     assert (first.outcome, second.outcome) == ("kept", "no prompt")
     assert int(first.mask.sum()) == 4 * 6
     assert second.mask is None
+
+
+def test_of_several_classes_the_likeliest_is_prompted_even_below_one_half():
+    """(0.3, 0.4, 0.3): the likeliest class is 1 there, as a self-trained label would say."""
+    probabilities = torch.zeros(1, 3, SIZE, SIZE)
+    probabilities[:, 0] = 1.0
+    probabilities[0, :, 8:12, 10:16] = torch.tensor([0.3, 0.4, 0.3]).view(3, 1, 1)
+    (result,) = mine(
+        probabilities,
+        lambda positions: torch.zeros(len(positions), 1),
+        stub_sam(),
+        prompts=PromptConfig(),
+        trust=Filter(),
+    )
+    assert [prompt.box.tolist() for prompt in result.prompts] == [[10, 8, 15, 11]]
+    assert torch.equal(result.mask.long(), probabilities[0].argmax(0))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import torch
 from lib.data.dataset import SegmentationDataset
 from lib.data.splits import make_split
 from lib.evaluation.records import RecordError, read_record, read_records
+from lib.models.unet_pp import build_unet_pp
 from lib.sam.frozen import FrozenSam
 from lib.sam.small import build_small_sam
 from lib.training import mining_study
@@ -137,6 +138,23 @@ def test_records_of_other_settings_are_refused_and_another_sam_is_only_where_one
     assert recorded(other, SUPERVISED).method == SUPERVISED
     with pytest.raises(RecordError, match="a run of another sam; choose"):
         recorded(other, "one-time mining")
+
+
+def test_other_prompts_are_a_variant_and_change_nothing_without_a_sam(cell, records):
+    other = replace(cell, config=replace(cell.config, prompt_mode="box"))
+    assert recorded(other, "self-training").label == "self-training"
+    assert recorded(other, "one-time mining") is None
+    made = replace(other, config=replace(other.config, runs=("one-time mining",)))
+    labels = [record.label for record in run_cell(made)]
+    assert labels == ["supervised", f"{MASKS} (box prompts)", "one-time mining (box prompts)"]
+
+
+def test_masks_are_drawn_on_the_device_of_the_study(cell, monkeypatch):
+    asked = []
+    monkeypatch.setattr(mining_study, "find_device", lambda name: asked.append(name) or "cpu")
+    network = build_unet_pp(encoder=CONFIG.encoder, encoder_weights=None, classes=2)
+    mining_study.mask_scores(cell, network, source="network")
+    assert asked == ["auto"]
 
 
 def test_all_labels_leave_nothing_to_mine(cell, tmp_path):

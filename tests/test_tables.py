@@ -104,7 +104,9 @@ def test_difference_is_paired_by_labels_and_seed():
         run("one_time", seed=0, percent=50),  # no baseline with 50 %
     ]
     table = comparison_table(records).set_index(["method", "labels %"])
-    assert table.loc[("one_time", "25"), "difference to supervised"] == "+15.0 [+15.0, +15.0] (2)"
+    assert table.loc[("one_time", "25"), "difference to supervised"] == (
+        "+15.0 [+15.0, +15.0] (2: +10.0 to +20.0)"
+    )
     assert table.loc[("one_time", "50"), "difference to supervised"] == "not run"
     assert table.loc[("supervised", "25"), "difference to supervised"] == ""
     assert table.loc[("supervised", "25"), "dice %"] == "60.0 ± 14.1 (2)"

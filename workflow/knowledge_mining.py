@@ -35,6 +35,7 @@ def main() -> None:
     sizes |= {"size": options.size, "first_steps": options.steps, "fine_steps": options.fine_steps}
     sizes |= {"batch": options.batch, "precision": options.precision, "encoder": options.encoder}
     sizes |= {"fine_learning_rate": options.fine_rate, "validations": options.validations}
+    sizes |= {"prompt_mode": options.prompt_mode}
     sizes |= {"runs": options.runs and tuple(options.runs)}
     given = {key: value for key, value in sizes.items() if value is not None}
     config = paper(**given) if options.profile == "paper" else StudyConfig(**given)
@@ -88,6 +89,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--sam", help="small, vit_b, vit_l or vit_h")
     parser.add_argument("--checkpoint", type=Path, help="SAM's checkpoint, where it has one")
     parser.add_argument("--keep", type=int, help="objects prompted an image (3 polyps, 2 lungs)")
+    parser.add_argument("--prompt-mode", help="points+box (the default), box, points, ...")
     parser.add_argument("--size", type=int, help="side of the network's images in pixels")
     parser.add_argument("--encoder", help="of the U-Net++, as segmentation-models-pytorch names it")
     parser.add_argument("--steps", type=int, help="steps before mining")

@@ -24,9 +24,10 @@ def comparison_table(
     """Each method against the baseline with the same labels and the same seeds.
 
     The difference is taken image by image, averaged over the pairs of runs, and given with its
-    95 % bootstrap interval over test images and the number of pairs. A run without its partner
-    has no difference: "not run". ``baseline`` is the label of a run (its method, and variant in
-    brackets).
+    95 % bootstrap interval over test images, the number of pairs and, of several, the least and
+    the largest difference of a pair: "+3.6 [+2.0, +5.1] (3: +1.9 to +4.8)". The interval speaks of
+    other test images, not of other seeds. A run without its partner has no difference: "not run".
+    ``baseline`` is the label of a run (its method, and variant in brackets).
 
     Raises:
         RecordError: the value is not scored image by image, or runs are mixed (`results_table`).
@@ -135,7 +136,13 @@ def _difference(pairs: Sequence[tuple[Record, Record]], value: str, checkpoint: 
     ours = _image_means([run for run, _ in pairs], value, checkpoint)
     theirs = _image_means([other for _, other in pairs], value, checkpoint)
     result = paired_difference(ours, theirs)
-    return f"{result.mean:+.1f} [{result.low:+.1f}, {result.high:+.1f}] ({len(pairs)})"
+    single = [
+        mean(_image_means([run], value, checkpoint).values())
+        - mean(_image_means([other], value, checkpoint).values())
+        for run, other in pairs
+    ]
+    spread = f": {min(single):+.1f} to {max(single):+.1f}" if len(single) > 1 else ""
+    return f"{result.mean:+.1f} [{result.low:+.1f}, {result.high:+.1f}] ({len(pairs)}{spread})"
 
 
 def _interval(runs: Sequence[Record], value: str, checkpoint: str) -> str:

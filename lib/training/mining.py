@@ -56,7 +56,8 @@ def mine(
 
     Args:
         probabilities: B x C x H x W softmax output in [0, 1], class 0 the background. Each
-            foreground class and each of its components is prompted on its own.
+            foreground class and each of its components is prompted on its own, where the class is
+            the likeliest: what a self-trained label would be, too.
         embeddings: called with the positions (0..B-1) of the images that have a prompt; returns
             their SAM embeddings. The others are never encoded.
         sam: the frozen teacher; `prompts` and `trust`: the rules.
@@ -68,7 +69,7 @@ def mine(
     found, classes, owner = [], [], []
     for position, probability in enumerate(probabilities):
         for label in range(1, probability.shape[0]):
-            for prompt in prompts_from_probability(probability[label], prompts):
+            for prompt in prompts_from_probability(_against_others(probability, label), prompts):
                 found.append(prompt)
                 classes.append(label)
                 owner.append(position)
@@ -83,6 +84,17 @@ def mine(
         _judge(probabilities[p], p, found, classes, owner, best, trust)
         for p in range(len(probabilities))
     ]
+
+
+def _against_others(probability: Tensor, label: int) -> Tensor:
+    """H x W: above 1/2 exactly where `label` is the likeliest of the C classes.
+
+    Of two classes that is the probability itself. Of more, a class may win with less than 1/2.
+    """
+    if len(probability) == 2:
+        return probability[label]
+    others = torch.cat([probability[:label], probability[label + 1 :]]).amax(dim=0)
+    return probability[label] / (probability[label] + others)
 
 
 def _judge(probability, position, found, classes, owner, best, trust: Filter) -> Mined:

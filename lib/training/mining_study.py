@@ -20,6 +20,7 @@ from torch import nn
 from lib.data.batches import BatchStream
 from lib.data.dataset import SegmentationDataset
 from lib.data.splits import Split, labelled_subset
+from lib.devices import find_device, moved
 from lib.evaluation.metrics import score_image, summarise
 from lib.evaluation.provenance import provenance
 from lib.evaluation.records import Record, find_record, write_record
@@ -43,6 +44,7 @@ RUNS = {
     UPPER: {"source": "truth"},
 }
 WITHOUT_SAM = (SUPERVISED, LONGER, SELF)
+OF_SAM = ("sam", "sam_size", "prompt_mode", "keep")  # settings that change nothing without one
 MASKS = "masks of the unlabelled images"  # the record of control (d), and who draws them:
 PAINTERS = {"network": "network", "SAM": "sam", UPPER: "truth"}
 
@@ -55,7 +57,11 @@ class StudyConfig:
     first_steps, fine_steps: optimiser steps before and after mining. batch: images a step; a
     fine-tuning step takes half of them from each stream.
     validations: how often a run is scored on the validation images, evenly over its steps.
+    fine_learning_rate: of all runs after mining. 5e-4 stands in the published records (chosen on
+        validation images); the default is a tenth of the first training's.
     keep: objects prompted an image (3 polyps, 2 lungs).
+    prompt_mode: what SAM is prompted with, see `lib.prompts.PromptConfig`; other forms than the
+        default's stand in the records as a variant, such as "box prompts".
     """
 
     size: int = 128
@@ -136,8 +142,7 @@ def recorded(cell: Cell, name: str) -> Record | None:
     if cell.replace:
         return None
     run = _record(cell, name, {}, {})
-    if name in WITHOUT_SAM:  # another SAM changes nothing
-        del run.parameters["sam"]
+    run.parameters = _compared(cell, name)
     return find_record(run, cell.results)
 
 
@@ -202,7 +207,8 @@ def mask_scores(cell: Cell, network: nn.Module, **settings) -> list[dict]:
     name, "labelled" (1.0 with a pseudo label, else 0.0) and what `score_image` says.
     """
     method = mining(cell, KnowledgeMiningConfig(**{**_shared(cell), **settings}), network)
-    method.mine_all(cell.dataset, cell.unlabelled)
+    with moved(method, find_device(cell.config.device)):
+        method.mine_all(cell.dataset, cell.unlabelled)
     masks, valid = method.pseudo.get(cell.unlabelled)
     return [
         {"name": cell.dataset.names[i], "labelled": float(ok)}
@@ -256,8 +262,11 @@ def _train(
 
 
 def _record(cell: Cell, name: str, rows: dict[str, Sequence[dict]], origin: dict) -> Record:
+    mode = cell.config.prompt_mode
+    usual = name in WITHOUT_SAM or mode == StudyConfig.prompt_mode
     return Record(
         method=name,
+        variant="" if usual else f"{mode} prompts",
         dataset=cell.dataset.title,
         dataset_fingerprint=cell.dataset.fingerprint(),
         split_sha256=cell.split.sha256,
@@ -295,15 +304,19 @@ def _folder(cell: Cell, name: str) -> str:
     A checkpoint does not know which weights its run started from, so the name must.
     """
     settings = {
-        **parameters_of(cell),
+        **_compared(cell, name),
         "split": cell.split.sha256,
         "data": cell.dataset.fingerprint(),
     }
-    if name in WITHOUT_SAM:  # another SAM changes nothing
-        del settings["sam"]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     words = f"{cell.dataset.title} {cell.fraction:g} seed{cell.seed} {name} {digest}"
     return "".join(c if c.isalnum() or c == "." else "_" for c in words.lower())
+
+
+def _compared(cell: Cell, name: str) -> dict:
+    """The parameters that make two runs of a name the same: without a SAM, none that are of SAM."""
+    left_out = OF_SAM if name in WITHOUT_SAM else ()
+    return {key: value for key, value in parameters_of(cell).items() if key not in left_out}
 
 
 def parameters_of(cell: Cell) -> dict:
