@@ -66,7 +66,7 @@ def main() -> None:
             results=options.output,
             directory=options.checkpoints,
             sam_name=sam_label(options.sam, options.checkpoint),
-            cache=EmbeddingCache(options.cache, max_bytes=20 << 30),
+            cache=EmbeddingCache(options.cache, max_bytes=_room(len(data.train), options.size)),
             replace=options.replace,
             settings={"device": options.device, "precision": options.precision},
         )
@@ -110,6 +110,14 @@ def _data(options: argparse.Namespace):
     if not sources:
         raise SystemExit("give --modality NAME=DIR (several times) or --synthetic")
     return prepare(sources, limits=limits, splits=options.splits, part=options.part)
+
+
+def _room(images: int, size: int) -> int:
+    """Bytes of all embeddings: two views, SAM's and the teacher's, 256 float32 a token, 1/4 over.
+
+    A cache that is too small throws out what is needed next.
+    """
+    return max(20 << 30, 5 * images * (size // 16) ** 2 * 1024)
 
 
 def _leaks(data: StudyData):

@@ -42,7 +42,10 @@ def main() -> None:
 
     dataset = _open(options, config.size)
     split = _split(options, dataset)
-    cache = EmbeddingCache(options.cache, max_bytes=20 << 30)
+    # Every unlabelled image, 256 float32 a token, and a quarter over: what is too small throws out
+    # what is needed next.
+    room = 1280 * len(split.train) * (config.sam_size // 16) ** 2
+    cache = EmbeddingCache(options.cache, max_bytes=max(20 << 30, room))
     sam = load_sam(config.sam, options.checkpoint, image_size=config.sam_size)
     sam = FrozenSam(sam, cache=cache, device=config.device)
     config = replace(config, sam=sam_label(config.sam, options.checkpoint))  # for the records

@@ -57,8 +57,8 @@ class StudyConfig:
     first_steps, fine_steps: optimiser steps before and after mining. batch: images a step; a
     fine-tuning step takes half of them from each stream.
     validations: how often a run is scored on the validation images, evenly over its steps.
-    fine_learning_rate: of all runs after mining. 5e-4 stands in the published records (chosen on
-        validation images); the default is a tenth of the first training's.
+    fine_learning_rate: of all runs after mining, by default a tenth of the first training's; the
+        published records have 5e-4.
     keep: objects prompted an image (3 polyps, 2 lungs).
     prompt_mode: what SAM is prompted with, see `lib.prompts.PromptConfig`; other forms than the
         default's stand in the records as a variant, such as "box prompts".
