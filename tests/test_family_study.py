@@ -148,6 +148,14 @@ def test_recorded_runs_are_found_and_other_ones_refused(cell, records):
         recorded(longer, "KnowSAM")
 
 
+def test_another_sam_is_another_run_only_where_one_is_asked(cell, records):
+    other = replace(cell, config=replace(CONFIG, sam="vit_b"))
+    assert recorded(other, "supervised U-Net") == recorded(cell, "supervised U-Net") is not None
+    for run in [("KnowSAM", None), ("UGDA lowest", None), ("CPS", "adapted")]:
+        with pytest.raises(RecordError, match="another sam; choose"):
+            recorded(other, *run)
+
+
 def test_a_row_of_the_ablations_is_the_method_with_one_switch(cell, records):
     plain, switched = (records[name, None] for name in ("KnowSAM", "UGDA lowest"))
     ours, theirs = switched.parameters["method"], plain.parameters["method"]

@@ -24,13 +24,14 @@ from lib.evaluation.records import Record, find_record, write_record
 from lib.models.unet_2d import WIDTHS
 from lib.sam.frozen import FrozenSam
 from lib.training.evaluate import evaluate
-from lib.training.family import BASELINES, Budget, batches, build_method
+from lib.training.family import BASELINES, WITH_SAM, Budget, batches, build_method
 from lib.training.history import History
 from lib.training.knowsam_switches import ABLATIONS, SWITCHES, build_switched
 from lib.training.loop import fit
 from lib.training.method import Method
 
 VARIANTS = {None: "", "frozen": "SKD, frozen SAM", "adapted": "SKD, adapted SAM"}
+OF_SAM = ("sam", "sam_size")  # settings that change nothing without one
 # Keys of the records' scores beside "last" and "best", which are scores of test images.
 BY_NETWORK, BY_SAM = "unlabelled images, network", "unlabelled images, SAM"
 
@@ -116,7 +117,9 @@ def recorded(cell: FamilyCell, name: str, distillation: str | None = None) -> Re
         RecordError: there is a record of that name, but of other data or another configuration;
             found out here rather than when the training is over.
     """
-    return find_record(_record(cell, name, distillation, {}), cell.results)
+    run = _record(cell, name, distillation, {})
+    run.parameters = _compared(cell, name, distillation)
+    return find_record(run, cell.results)
 
 
 def run_method(cell: FamilyCell, name: str, distillation: str | None = None) -> Record:
@@ -263,11 +266,22 @@ def _summary(history: History) -> dict:
 
 def _folder(cell: FamilyCell, name: str, distillation: str | None) -> str:
     """Return a folder name that changes with whatever changes the run."""
-    settings = {**_parameters(cell), "split": cell.split.sha256, "data": cell.dataset.fingerprint()}
+    settings = {
+        **_compared(cell, name, distillation),
+        "split": cell.split.sha256,
+        "data": cell.dataset.fingerprint(),
+    }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     words = f"{cell.dataset.title} {cell.fraction:g} seed{cell.seed} {name}"
     words = words.replace("+", " plus ") + f" {distillation or 'plain'} {digest}"
     return "".join(c if c.isalnum() or c == "." else "_" for c in words.lower())
+
+
+def _compared(cell: FamilyCell, name: str, distillation: str | None) -> dict:
+    """The parameters that make two runs of a name the same: without a SAM, none that are of SAM."""
+    method = SWITCHES[name].method if name in ABLATIONS else name
+    left_out = () if distillation or method in WITH_SAM else OF_SAM
+    return {key: value for key, value in _parameters(cell).items() if key not in left_out}
 
 
 def _parameters(cell: FamilyCell) -> dict:
