@@ -17,6 +17,7 @@ from lib.training.family import NAMES, WITH_SAM
 from lib.training.family_study import BY_NETWORK, BY_SAM, VARIANTS
 
 PERCENTS = (10.0, 30.0)  # KnowSAM's two budgets
+FEW = 1.0  # where it is labels that are short, not steps
 ALL = 100.0  # what the plain baselines reach when nothing is unlabelled stands beside them
 # Our rows and the rows of KnowSAM's Tables I, II, III (VIII for those with a SAM) they stand
 # beside. The supervised rows, CPS, FixMatch and UniMatch are in none of them.
@@ -44,7 +45,7 @@ def family_table(
     value: str = "dice",
     checkpoint: str = "last",
     methods: Sequence[str] = NAMES,
-    percents: Sequence[float] = (*PERCENTS, ALL),
+    percents: Sequence[float] = (FEW, *PERCENTS, ALL),
 ) -> pd.DataFrame:
     """Methods as they are (without a plug-in) by share of labels."""
     plain = [record for record in records if not record.variant]
@@ -121,7 +122,7 @@ def family_beside_published(
     main = paper[paper["table"].isin(["I", "II", "III"])]
     with_sam = paper[(paper["table"] == "VIII") & ~paper["method"].isin(main["method"])]
     names = {name: PUBLISHED[name] for name in methods}
-    plain = [r for r in records if not r.variant and r.labelled_percent != ALL]  # none in the paper
+    plain = [r for r in records if not r.variant and r.labelled_percent in PERCENTS]  # the paper's
     return beside_published(
         plain, pd.concat([main, with_sam]), names=names, value=value, checkpoint=checkpoint
     )
