@@ -440,22 +440,38 @@ def test_frames_of_one_sequence_look_alike_and_their_masks_move_with_them():
     assert torch.equal(frames.image(3), frames.image(3))
 
 
-def test_frame_splits_are_of_equal_size_and_one_has_no_sequence_twice():
-    frames = SimulatedSequences(Tinted(9, 0), range(9), frames=4)
-    split = split_frames(frames, test=3)
+def test_frame_splits_by_hand():
+    """Six sequences of four frames: 0 to 3, 4 to 7, and so on; the first two are tested."""
+    split = split_frames(SimulatedSequences(Tinted(6, 0), range(6), frames=4), test=2)
+    assert split.test == (0, 4)
+    assert split.by_sequence == tuple(range(8, 24))
+    # The six other frames of the tested sequences, then the third, the fourth and half the fifth.
+    assert split.by_frame == (1, 5, 2, 6, 3, 7, *range(8, 18))
 
-    def sequences(indices):
-        return {frames.groups[i] for i in indices}
 
-    assert len(split.test) == 3
-    assert len(split.by_sequence) == len(split.by_frame) == 24
-    assert not sequences(split.by_sequence) & sequences(split.test)
-    assert sequences(split.test) <= sequences(split.by_frame)
+def test_leak_and_no_leak_differ_little_in_their_number_of_sequences():
+    frames = SimulatedSequences(Tinted(30, 0), range(30), frames=6)
+    split = split_frames(frames, test=10)
+    assert len(split.by_sequence) == len(split.by_frame) == 120
     assert not set(split.by_frame) & set(split.test)
+    numbers = [len({frames.groups[i] for i in s}) for s in (split.by_sequence, split.by_frame)]
+    assert numbers == [20, 22]
+
+
+def test_where_few_frames_can_leak_each_tested_sequence_leaks():
+    split = split_frames(SimulatedSequences(Tinted(4, 0), range(4), frames=4), test=3)
+    assert split.by_sequence == (12, 13, 14, 15)
+    assert split.by_frame == (1, 5, 9, 2)
+
+
+def test_frames_that_cannot_be_split_are_named():
+    frames = SimulatedSequences(Tinted(9, 0), range(9), frames=4)
     with pytest.raises(DataError, match="test must be 1 to 8 sequences"):
         split_frames(frames, test=9)
     with pytest.raises(DataError, match="at least 2 frames"):
         SimulatedSequences(Tinted(9, 0), range(9), frames=1)
+    with pytest.raises(DataError, match="every test sequence has one frame only"):
+        split_frames(Tinted(4, 0), test=2)  # each image its own group
 
 
 # -- command ---------------------------------------------------------------------------------------

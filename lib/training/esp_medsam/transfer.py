@@ -2,7 +2,8 @@
 
 Left out: the model meets a modality that it was not trained on, first as it is, then with a new
 controller and query that learn from a few images, while all other modalities stay as they were.
-Leak: the same network on as many training frames, with and without neighbours of the test frames.
+Leak: two networks of one make and one start, each trained on as many frames of nearly as many
+sequences, one of them on neighbours of the test frames.
 """
 
 from dataclasses import asdict, dataclass, field, replace
@@ -98,9 +99,10 @@ def run_left_out(study: EspStudy, modality: str, config: TransferConfig) -> list
 
 
 def run_leak(study: EspStudy, modality: str, config: TransferConfig) -> list[Record]:
-    """One network on as many frames of simulated sequences, with and without the leak.
+    """Two networks of one start: one split by sequence, one by frame, which leaks.
 
-    Sequences are made from training images of `modality`; the test frames are the same twice.
+    Both train on as many frames, see `lib.data.frames.split_frames`. Sequences are made from
+    training images of `modality`; the test frames are the same twice.
     """
     own = study.data.only([modality])
     frames = SimulatedSequences(own.mixture, own.train[: config.sequences], frames=config.frames)
