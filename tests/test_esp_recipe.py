@@ -182,6 +182,15 @@ def test_what_does_not_fit_together_is_refused(tmp_path):
         trained(tmp_path, student=tiny_esp(modalities=NAMES[:2]))
 
 
+def test_a_modality_without_masks_is_refused_before_the_first_stage(tmp_path):
+    with pytest.raises(ValueError, match="labelled has no image of nuclei: add some"):
+        trained(tmp_path, labelled=[0, 4], unlabelled=[8])
+    assert not list(tmp_path.iterdir())
+    common = {"teacher": None, "joint": None, "controllers": None, "classifier": None}
+    models = trained(tmp_path, replace(TINY, **common, fine_tune=None), labelled=[0, 4])
+    assert [record["stage"] for record in models.records] == ["common"]  # which needs no mask
+
+
 @pytest.mark.parametrize(("prompts", "kind"), [("off", None), ("self", False), ("oracle", True)])
 def test_student_and_teacher_are_built_of_the_same_parts(prompts, kind):
     config = EspConfig(shape=SHAPE, prompts=prompts, isolated=True, separate_tokens=True)

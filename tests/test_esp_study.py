@@ -217,6 +217,15 @@ def test_what_cannot_be_prepared_is_named():
         parse_source("data/lungs", size=64)
 
 
+@pytest.mark.parametrize("part", ["test", "val"])
+def test_a_modality_of_unseen_images_only_is_refused(part):
+    both = [Source("fundus", Tinted(14, 0)), Source("retina", Renamed(3, 0), unseen=ALL)]
+    message = r"retina: no image is left to train on.*modality that they belong to \(fundus\)"
+    with pytest.raises(DataError, match=message):
+        prepare(both, limits=LIMITS, part=part)
+    prepare([both[0], replace(both[1], modality="fundus")], limits=LIMITS, part=part)
+
+
 def test_a_folder_is_one_modality_or_holds_one_in_each_sub_folder(tmp_path):
     for name in ("lungs", "skin"):
         for part in ("images", "masks"):

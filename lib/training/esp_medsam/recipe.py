@@ -137,7 +137,8 @@ def train_esp_medsam(
         settings: of `fit`, such as device, precision, progress.
 
     Raises:
-        ValueError: if the data are not of SAM's size, or student and data differ in modalities.
+        ValueError: if the data are not of SAM's size, student and data differ in modalities, or a
+            stage needs masks of a modality that no labelled image is of.
     """
     size = sam.image_encoder.img_size
     if dataset.size != size:
@@ -145,6 +146,7 @@ def train_esp_medsam(
             f"the data are {dataset.size} px, this SAM's images {size} px: open the parts of the "
             f"mixture with size={size}, or load the SAM with image_size={dataset.size}"
         )
+    _require_labelled(recipe, dataset, labelled)
     torch.manual_seed(seed)
     names, records = dataset.modalities, []
     if student is None:
@@ -201,6 +203,19 @@ def train_esp_medsam(
         method = ClassifierTraining(stage, model=student, modality=table)
         run("classifier", method, masks(stage.batch), stage.steps)
     return EspTrained(student.eval(), teacher and teacher.eval(), records)
+
+
+def _require_labelled(recipe: EspRecipe, dataset: MixtureDataset, labelled: Sequence[int]) -> None:
+    """Refuse a modality without masks before the stages that need none have run for hours."""
+    if not (recipe.teacher or recipe.fine_tune or recipe.classifier):
+        return
+    known = {dataset.modality[index] for index in labelled}
+    missing = [name for at, name in enumerate(dataset.modalities) if at not in known]
+    if missing:
+        raise ValueError(
+            f"labelled has no image of {', '.join(missing)}: add some, or leave the modality out "
+            "of the data set"
+        )
 
 
 def _all_images(kind, dataset, labelled, unlabelled, batch, wanted, **settings):

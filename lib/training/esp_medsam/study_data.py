@@ -209,8 +209,9 @@ def prepare(
             and rates. The unseen domains have no validation images and then stay out.
 
     Raises:
-        DataError: an unseen domain that a data set does not have or a stored split has seen, no
-            source that is seen, or two sources of one modality that nothing tells apart.
+        DataError: an unseen domain that a data set does not have or a stored split has seen, a
+            modality without training image, or two sources of one modality that nothing tells
+            apart.
     """
     if part not in ("test", "val"):
         raise DataError(f"part must be test or val, not {part!r}")
@@ -239,7 +240,20 @@ def prepare(
             tests.append((own, source.dataset.title))
     if not train:
         raise DataError("all domains are unseen: nothing is left to train on")
+    _require_training(mixture, train)
     return StudyData(tuple(sources), mixture, tuple(train), tuple(val), _told_apart(tests))
+
+
+def _require_training(mixture: MixtureDataset, train: Sequence[int]) -> None:
+    """Refuse a modality that no training image is of: nothing of it would be trained."""
+    trained = {mixture.modalities[mixture.modality[index]] for index in train}
+    untrained = [name for name in mixture.modalities if name not in trained]
+    if untrained:
+        raise DataError(
+            f"{untrained[0]}: no image is left to train on. Give unseen images the name of the "
+            f"modality that they belong to ({', '.join(sorted(trained))}), so that training knows "
+            "it"
+        )
 
 
 def _told_apart(tests: Sequence[tuple[TestSet, str]]) -> tuple[TestSet, ...]:
