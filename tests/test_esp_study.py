@@ -213,6 +213,8 @@ def test_what_cannot_be_prepared_is_named():
         prepare(wrong, limits=LIMITS)
     with pytest.raises(DataError, match="all domains are unseen"):
         prepare([Source("fundus", Scanned(14, 0), unseen=ALL)], limits=LIMITS)
+    with pytest.raises(DataError, match=r"^xray: 2 images in 2 groups do not suffice"):
+        prepare([*sources(), Source("xray", Renamed(2, 1))], limits=LIMITS)
     with pytest.raises(DataError, match="'data/lungs' describes no modality"):
         parse_source("data/lungs", size=64)
 

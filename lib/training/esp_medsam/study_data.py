@@ -209,9 +209,9 @@ def prepare(
             and rates. The unseen domains have no validation images and then stay out.
 
     Raises:
-        DataError: an unseen domain that a data set does not have or a stored split has seen, a
-            modality without training image, or two sources of one modality that nothing tells
-            apart.
+        DataError: an unseen domain that a data set does not have or a stored split has seen, too
+            few images to split, a modality without training image, or two sources of one modality
+            that nothing tells apart.
     """
     if part not in ("test", "val"):
         raise DataError(f"part must be test or val, not {part!r}")
@@ -305,7 +305,10 @@ def _seen_split(source: Source, limits: Limits, splits: Path | None) -> Split:
                 "unseen: give another folder for the split files, or delete that one"
             )
         return split
-    whole = make_split(source.dataset, **SHARES)
+    try:
+        whole = make_split(source.dataset, **SHARES)
+    except DataError as error:
+        raise DataError(f"{source.modality}: {error}") from error
     seen = {name for name in domain if domain[name] not in source.unseen}
     group = dict(zip(source.dataset.names, source.dataset.groups, strict=True))
     met = {group[name] for name in domain.keys() - seen}  # a patient of both scanners is unseen
