@@ -10,6 +10,7 @@ from tiny_sam import tiny_sam
 from tiny_training import same
 
 from lib.data.mixture import BalancedStream
+from lib.models.esp_medsam import EspMedSam
 from lib.sam.embeddings import EmbeddingCache
 from lib.training.esp_medsam import (
     ClassifierConfig,
@@ -145,6 +146,13 @@ def test_without_fine_tuning_the_student_decodes_with_the_teachers_heads(tmp_pat
     models = trained(tmp_path, replace(TINY, **left_out))
     assert same(models.student.decoder.state_dict(), models.teacher.decoder.state_dict())
     assert same(models.student.prompts.state_dict(), models.teacher.prompts.state_dict())
+
+
+def test_a_teacher_that_embedded_elsewhere_comes_home(tmp_path, monkeypatch):
+    brought = []
+    monkeypatch.setattr(EspMedSam, "cpu", lambda model: brought.append(model))
+    models = trained(tmp_path, replace(TINY, common=None, controllers=None, fine_tune=None))
+    assert brought == [models.teacher]
 
 
 def test_ablations_leave_out_what_they_say(tmp_path):

@@ -307,6 +307,28 @@ def test_teacher_embeddings_are_kept_by_image_modality_and_weights(tmp_path):
     assert not any(p.requires_grad for p in teacher.encoder.parameters())
 
 
+def test_a_teacher_of_kept_embeddings_is_not_moved(tmp_path, monkeypatch):
+    """To a GPU and back at every step, it would cost more than what the cache saves."""
+    teacher = TeacherEmbeddings(tiny_teacher().encoder, cache=EmbeddingCache(tmp_path))
+    x, modality = images(2), torch.tensor([0, 1])
+    first = teacher(x, modality)
+
+    def moves(*_):
+        raise AssertionError("the teacher was moved")
+
+    monkeypatch.setattr(teacher.encoder, "to", moves)
+    assert torch.equal(teacher(x, modality), first)
+    with pytest.raises(AssertionError, match="was moved"):
+        teacher(x, modality.flip(0))
+
+
+def test_a_teacher_stays_where_it_embeds(monkeypatch):
+    encoder, places = tiny_teacher().encoder, []
+    monkeypatch.setattr(encoder, "to", lambda place: places.append(str(place)) or encoder)
+    TeacherEmbeddings(encoder)(images(2), torch.tensor([0, 1]))
+    assert places == ["cpu"]  # there, and not back
+
+
 @pytest.mark.parametrize("stage", ["common", "controllers"])
 def test_masks_are_not_read_by_stages_that_learn_from_embeddings(stage):
     poisoned = mixture()

@@ -7,7 +7,6 @@ of an image while only a controller learns.
 import torch
 from torch import Tensor
 
-from lib.devices import moved
 from lib.models.tiny_vit import TinyVitEncoder
 from lib.sam.embeddings import EmbeddingCache
 from lib.sam.frozen import image_fingerprint
@@ -20,6 +19,7 @@ class TeacherEmbeddings:
 
     A plain object, not a module: a method that holds one neither saves nor trains the teacher. The
     encoder must not change afterwards: embeddings are filed under its weights as they are now.
+    It is moved to the images' device when it has to compute, and stays there.
 
     Attributes:
         fingerprint: of the encoder's weights, SAM's included.
@@ -41,12 +41,10 @@ class TeacherEmbeddings:
         not depend on which others were missing, and a resumed run equals an uninterrupted one.
         They are computed in full precision, whatever the caller's autocast.
         """
-        place = images.device
-        with moved(self.encoder, place), torch.autocast(place.type, enabled=False):
-            if self.cache is None:
-                self.encoded += len(images)
-                return self.encoder(images, modality).float()
-            found = [self._one(*pair) for pair in zip(images, modality.tolist(), strict=True)]
+        if self.cache is None:
+            self.encoded += len(images)
+            return self._embed(images, modality).float()
+        found = [self._one(*pair) for pair in zip(images, modality.tolist(), strict=True)]
         return torch.stack(found).to(images.device, torch.float32)
 
     def _one(self, image: Tensor, modality: int) -> Tensor:
@@ -59,7 +57,13 @@ class TeacherEmbeddings:
             self.cached += 1
             return found
         self.encoded += 1
-        return self.cache.put(key, self.encoder(image[None], torch.tensor([modality]))[0])
+        return self.cache.put(key, self._embed(image[None], torch.tensor([modality]))[0])
+
+    def _embed(self, images: Tensor, modality: Tensor) -> Tensor:
+        # Not moved back: to and fro at every step would cost more than the embedding.
+        encoder = self.encoder.to(images.device)
+        with torch.autocast(images.device.type, enabled=False):
+            return encoder(images, modality)
 
 
 class StemFeatures:

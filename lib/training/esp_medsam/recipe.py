@@ -195,6 +195,7 @@ def train_esp_medsam(
             steps = stage.epochs * math.ceil(images / stage.batch)
             run(f"controller-{name}", method, stream, steps, known.fingerprint)
     if teacher is not None:
+        teacher.cpu()  # its encoder is still where it embedded, on a GPU perhaps
         copy_heads(student, teacher)
     if stage := recipe.fine_tune:
         method = EspSegmentation(stage, model=student, modality=table)
