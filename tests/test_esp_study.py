@@ -27,6 +27,7 @@ from lib.training.esp_medsam import (
     JointConfig,
     SegmentationConfig,
     study,
+    transfer,
 )
 from lib.training.esp_medsam.study import (
     FLOOR,
@@ -410,6 +411,27 @@ def test_the_leak_is_in_one_record_only(tmp_path):
     assert clean.split_sha256 != leaky.split_sha256
     rows = [[row["name"] for row in r.per_image["last"]] for r in (clean, leaky)]
     assert rows[0] == rows[1]
+
+
+def test_transfer_is_scored_on_the_device_of_the_study(tmp_path, monkeypatch):
+    """Training brings its modules home, so whoever scores has to move them again."""
+    asked, lend, score = [], transfer.moved, transfer.evaluate_modalities
+
+    def lends(model, device):
+        asked.append(str(device))
+        return lend(model, device)
+
+    def scores(*arguments, device=None):
+        asked.append(device)
+        return score(*arguments, device=device)
+
+    monkeypatch.setattr(transfer, "moved", lends)
+    monkeypatch.setattr(transfer, "evaluate_modalities", scores)
+    one = make(tmp_path)
+    run_left_out(one, "nuclei", TRANSFER)
+    run_leak(one, "xray", TRANSFER)
+    # Two test sets zero-shot, others' masks before and after, two models on two sets; two leaks.
+    assert asked == ["cpu"] * (2 + 2 + 4 + 2)
 
 
 def test_what_a_notebook_shows(tmp_path):

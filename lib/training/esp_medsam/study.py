@@ -56,6 +56,11 @@ class EspStudy:
     settings: dict = field(default_factory=dict)
     origin: dict = field(default_factory=provenance)
 
+    @property
+    def device(self) -> str:
+        """Where to train and to score, by a name for `lib.devices.find_device`."""
+        return self.settings.get("device", "auto")
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -122,7 +127,7 @@ def run_variant(
             study.data.mixture,
             entry.test.indices,
             modality="given" if teacher else entry.variant,
-            device=study.settings.get("device", "auto"),
+            device=study.device,
         )
         stages = [s for s in trained.records if s["stage"] == TEACHER or not teacher]
         records.append(keep(study, entry, rows, stages=stages))
@@ -138,8 +143,7 @@ def run_bounds(study: EspStudy) -> list[Record]:
     entries = [Entry(m, "", test, labelled=0) for test in study.data.tests for m in (UPPER, FLOOR)]
     if found := find_records(study, entries):
         return found
-    device = study.settings.get("device", "auto")
-    frozen = FrozenSam(study.sam, cache=study.cache, device=device, encode_at_once=AT_ONCE)
+    frozen = FrozenSam(study.sam, cache=study.cache, device=study.device, encode_at_once=AT_ONCE)
     sam = PromptedSam(frozen, BOXES)
     data, records = study.data.mixture, []
     for entry in entries:

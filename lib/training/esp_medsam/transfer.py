@@ -14,6 +14,7 @@ from lib.data.batches import BatchStream
 from lib.data.frames import SimulatedSequences, split_frames
 from lib.data.mixture import MixtureDataset
 from lib.data.splits import Split
+from lib.devices import find_device, moved
 from lib.evaluation.records import Record
 from lib.models.esp_medsam import EspMedSam
 from lib.training.esp_medsam.build import build_student, modality_of
@@ -78,19 +79,24 @@ def run_left_out(study: EspStudy, modality: str, config: TransferConfig) -> list
     rest = study.data.only([name for name in study.data.mixture.modalities if name != modality])
     trained = train(study, recipe, rest)
     model, notes = trained.student, {"trained on": list(rest.mixture.modalities)}
-    rows = {ZERO_SHOT: [_zero_shot(model, own.mixture, test) for test in own.tests]}
+    device = find_device(study.device)
+    rows = {ZERO_SHOT: [_zero_shot(model, own.mixture, test, device) for test in own.tests]}
     stages = {ZERO_SHOT: trained.records}
 
-    before = _some_masks(model, rest)
+    before = _some_masks(model, rest, device)
     torch.manual_seed(study.seed)
     model.add_modality(modality)
     stages[NEW] = [*trained.records, _on_masks(study, NEW, "new modality", model, own, config)]
-    notes["change of others' logits"] = (_some_masks(model, rest) - before).abs().max().item()
+    change = _some_masks(model, rest, device) - before
+    notes["change of others' logits"] = change.abs().max().item()
     torch.manual_seed(study.seed)
     alone = build_student(study.recipe.model, modalities=[modality], width=model.encoder.width)
     stages[ALONE] = [_on_masks(study, ALONE, "all", alone, own, config)]
     for method, student in ((NEW, model), (ALONE, alone)):
-        rows[method] = [evaluate_modalities(student, own.mixture, t.indices) for t in own.tests]
+        rows[method] = [
+            evaluate_modalities(student, own.mixture, test.indices, device=study.device)
+            for test in own.tests
+        ]
     return [
         keep(study, entry, scores, stages=stages[method], notes=notes)
         for method, some in entries.items()
@@ -125,7 +131,7 @@ def run_leak(study: EspStudy, modality: str, config: TransferConfig) -> list[Rec
         student = build_student(study.recipe.model, modalities=[modality], width=width)
         data = StudyData((), joined, places, (), (entry.test,))
         stage = _on_masks(study, entry.method, "all", student, data, settings)
-        rows = evaluate_modalities(student, joined, entry.test.indices)
+        rows = evaluate_modalities(student, joined, entry.test.indices, device=study.device)
         records.append(keep(study, entry, rows, stages=[stage]))
     return records
 
@@ -153,21 +159,25 @@ def _on_masks(
     return run_stage(words, method, stream, **settings)
 
 
-def _zero_shot(model: EspMedSam, data: MixtureDataset, test: TestSet) -> list[dict]:
+def _zero_shot(
+    model: EspMedSam, data: MixtureDataset, test: TestSet, device: torch.device
+) -> list[dict]:
     """Scores with the modality that the classifier takes the images for."""
 
     def predict(images):
         return model(images, model.resolve(images)).logits
 
-    device = next(model.parameters()).device
-    return evaluate(predict, data, test.indices, device=device)
+    with moved(model, device):
+        return evaluate(predict, data, test.indices, device=device)
 
 
 @torch.no_grad()
-def _some_masks(model: EspMedSam, data: StudyData, count: int = 8) -> torch.Tensor:
+def _some_masks(
+    model: EspMedSam, data: StudyData, device: torch.device, count: int = 8
+) -> torch.Tensor:
     """Logits of a few training images, to see whether they stay the same."""
     model.eval()
     chosen = list(data.train[:: max(1, len(data.train) // count)][:count])
-    device = next(model.parameters()).device
     images = torch.stack([data.mixture.image(i) for i in chosen]).to(device)
-    return model(images, modality_of(model, data.mixture)[chosen]).logits.cpu()
+    with moved(model, device):
+        return model(images, modality_of(model, data.mixture)[chosen]).logits.cpu()
