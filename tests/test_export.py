@@ -116,6 +116,16 @@ def test_one_modality_is_the_model_told_that_modality():
         FixedModality(tiny_esp(oracle=True), "xray")
 
 
+def test_a_model_that_asks_for_a_modality_is_told_how_to_be_exported(tmp_path):
+    wrap = r"wrap it in FixedModality\(model, NAME\), NAME being one of fundus, xray, nuclei"
+    with pytest.raises(ValueError, match=wrap):
+        export_onnx(tiny_esp(), tmp_path / "a.onnx", size=SIZE)
+    assert not list(tmp_path.iterdir())
+    model = FixedModality(tiny_esp(), "xray")
+    path = export_onnx(model, tmp_path / "a.onnx", size=SIZE, method="ESP-MedSAM, xray")
+    assert OnnxModel(path).card.method == "ESP-MedSAM, xray"
+
+
 def test_the_file_describes_itself_and_holds_the_student_alone(tmp_path):
     method = knowsam()
     method.teacher.forward = None  # a SAM that cannot be asked

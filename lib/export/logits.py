@@ -15,8 +15,16 @@ class Logits(nn.Module):
         """`model`: a training method, of which `predict` is asked; KnowSAM's students; a network.
 
         It is kept, not copied.
+
+        Raises:
+            ValueError: for an ESP-MedSAM, which asks for a modality besides the image.
         """
         super().__init__()
+        if isinstance(model, EspMedSam):
+            raise ValueError(
+                "an EspMedSam asks for each image's modality, which an exported file cannot: wrap "
+                f"it in FixedModality(model, NAME), NAME being one of {', '.join(model.modalities)}"
+            )
         self.model = model
 
     def forward(self, image: Tensor) -> Tensor:

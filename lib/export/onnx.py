@@ -41,7 +41,8 @@ def export_onnx(
         path: of the file; its folder is made, and an older file replaced.
         size: side of the images in pixels.
         class_names: background first; None for plain names.
-        method: what trained the model, for the file's card.
+        method: what trained the model, for the file's card; with a `FixedModality` name the
+            modality too, such as "ESP-MedSAM, xray".
         opset: version of ONNX's operators.
 
     Returns:
@@ -50,7 +51,8 @@ def export_onnx(
     Raises:
         ModelFileError: if the model cannot be expressed in ONNX, or the file computes something
             else than the model; no file is left then.
-        ValueError: if the model does not take images of that size, or has other classes.
+        ValueError: if the model does not take images of that size, has other classes, or is an
+            ESP-MedSAM that was told no modality.
     """
     network = Logits(model)
     images = torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(0))
