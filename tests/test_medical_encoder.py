@@ -2,7 +2,12 @@
 
 import pytest
 import torch
-from segment_anything.modeling.image_encoder import Attention, add_decomposed_rel_pos
+from segment_anything.modeling.image_encoder import (
+    Attention,
+    add_decomposed_rel_pos,
+    window_partition,
+    window_unpartition,
+)
 from tiny_sam import WIDTH, fill, tiny_sam
 from torch import nn
 
@@ -86,12 +91,29 @@ def test_adapters_start_at_zero():
     assert (start - built(x)).abs().max() > 1e-4
 
 
+def in_windows(block, added, normed):
+    """Attention with tokens in windows of 14 x 14, of which 16 x 16 tokens need four, padded."""
+    windows, padded = window_partition(normed, 14)
+    assert (len(windows), padded) == (4 * len(normed), (28, 28))
+    return window_unpartition(block.attn(windows, added.tokens), 14, padded, (16, 16))
+
+
+def globally(block, added, normed):
+    return block.attn(normed, added.tokens)
+
+
 @torch.no_grad()
-def test_blocks_equal_the_formula_with_both_adapters():
-    built = teacher()
-    block, added = built.sam.image_encoder.blocks[1], built.blocks[1]  # the global one
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(("place", "attend"), [(0, in_windows), (1, globally)])
+def test_blocks_equal_the_formula_with_both_adapters(place, attend, fused):
+    sam = tiny_sam()
+    if fused:
+        use_fused_attention(sam.image_encoder)
+    built = MedicalEncoder(sam, modalities=NAMES)
+    fill(built, seed=1)
+    block, added = sam.image_encoder.blocks[place], built.blocks[place]
     x = torch.randn(3, 16, 16, WIDTH, generator=torch.Generator().manual_seed(4))
-    middle = x + block.attn(block.norm1(x), added.tokens)
+    middle = x + attend(block, added, block.norm1(x))
     n = block.norm2(middle)
     specific = torch.stack(
         [added.specific(n[i].flatten(0, 1)[None], MIXED[i : i + 1])[0] for i in range(3)]
