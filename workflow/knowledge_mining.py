@@ -1,6 +1,7 @@
 """Run the Knowledge Mining study on a folder of images: one record a run, resumable.
 
-    python workflow/knowledge_mining.py --data-root DIR --fractions 0.05 0.25 --seeds 0 1 2
+    python workflow/knowledge_mining.py --data-root DIR --split results/splits/NAME.json \
+        --fractions 0.05 0.25 --seeds 0 1 2
 
 Cells whose records exist are skipped; cells that were interrupted go on from their checkpoints.
 Give each job of a cluster its own --fractions and --seeds: the cells do not depend on each other.
