@@ -113,8 +113,16 @@ def test_largest_objects_skip_empty_masks(target):
     assert torch.equal(found, target)
     assert torch.equal(images, torch.full((1, 3, 8, 12), 0.5))
     masks[1].zero_()
-    with pytest.raises(ValueError, match="all 2 masks are empty"):
+    with pytest.raises(ValueError, match=r"none of the 2 masks .*other indices"):
         largest_objects(data, 5)
+
+
+def test_only_the_masks_that_were_looked_at_are_called_empty(target):
+    data = Two([target[0].long(), torch.zeros(8, 12).long()])
+    with pytest.raises(ValueError, match="none of the 1 masks"):
+        largest_objects(data, 5, indices=iter([1]))
+    with pytest.raises(ValueError, match="count=0 must be at least 1"):
+        largest_objects(data, 0)
 
 
 def test_boxes_and_ious(target):

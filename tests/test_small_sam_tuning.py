@@ -105,8 +105,34 @@ def test_another_size_is_refused():
 def test_masks_without_an_object_are_refused():
     data = TwoParts(0.2, 2)
     data.mask = lambda index: torch.zeros(256, 256, dtype=torch.int64)
-    with pytest.raises(ValueError, match="a: none of the masks"):
+    with pytest.raises(ValueError, match=r"a: none of the 2 masks .*leave the data set out"):
         ObjectPool({"a": data}, per_set=1, progress=False)
+
+
+def only_with_object(index, count=9):
+    """A data set in which the images `index` have an object, and a list of the masks read."""
+    data, read = TwoParts(0.2, count), []
+    full = data.mask
+
+    def mask(i):
+        read.append(i)
+        return full(i) if i in index else torch.zeros(256, 256, dtype=torch.int64)
+
+    data.mask = mask
+    return data, read
+
+
+def test_one_object_is_found_wherever_it_stands():
+    for index in range(9):
+        pool = ObjectPool({"a": only_with_object([index])[0]}, per_set=1, progress=False)
+        assert pool.count == 1
+
+
+def test_where_objects_are_rare_twice_as_many_images_are_looked_at():
+    order = np.random.default_rng(0).permutation(9)
+    data, read = only_with_object([order[1], order[8]])
+    assert ObjectPool({"a": data}, per_set=2, progress=False).count == 2
+    assert read == order[:4].tolist()
 
 
 def test_what_is_left_out_is_not_read(tmp_path):

@@ -29,6 +29,8 @@ class ObjectPool:
     ):  # fmt: skip
         """Read `per_set` images of each data set; a smaller one is repeated.
 
+        Where objects are rare it stops looking after twice as many images, unless none had one.
+
         `datasets`: name -> data set of images with 256 px a side (`image`, `mask`, `fingerprint`);
         `indices`: name -> the images that may be read, by default all of that data set.
 
@@ -88,7 +90,9 @@ def _read(name, dataset, allowed, limit, seed, progress):
     """At most `limit` packed images, of the `allowed` numbers, that have an object."""
     packed = []
     order = np.random.default_rng(seed).permutation(allowed)
-    for index in tqdm(order[: 2 * limit], desc=name, disable=not progress):
+    for looked_at, index in enumerate(tqdm(order, desc=name, disable=not progress)):
+        if packed and looked_at >= 2 * limit:
+            break
         objects = objects_of(np.asarray(dataset.mask(int(index))))
         if not objects:
             continue
@@ -98,5 +102,8 @@ def _read(name, dataset, allowed, limit, seed, progress):
         if len(packed) == limit:
             break
     if not packed:
-        raise ValueError(f"{name}: none of the masks has an object of {SMALLEST} px or more")
+        raise ValueError(
+            f"{name}: none of the {len(order)} masks has an object of {SMALLEST} px or more (at "
+            f"{SIZE} px a side); leave the data set out, or check the masks: 0 is the background"
+        )
     return packed

@@ -23,15 +23,18 @@ def largest_objects(
 ) -> tuple[Tensor, Tensor]:
     """The first `count` images with a foreground, and the largest connected object of each.
 
-    `indices`: the images to look through, by default all.
+    `count`: at least 1; `indices`: the images to look through, by default all.
 
     Returns N x 3 x H x W images in [0, 1] and N x H x W bool masks, N <= count.
 
     Raises:
-        ValueError: the data set has no image with a foreground.
+        ValueError: `count` is below 1, or none of the images has a foreground.
     """
+    if count < 1:
+        raise ValueError(f"count={count} must be at least 1")
+    indices = list(range(len(dataset)) if indices is None else indices)
     images, targets = [], []
-    for i in range(len(dataset)) if indices is None else indices:
+    for i in indices:
         if len(images) == count:
             break
         found = largest_object(dataset.mask(i))
@@ -39,7 +42,10 @@ def largest_objects(
             images.append(dataset.image(i))
             targets.append(torch.from_numpy(found))
     if not images:
-        raise ValueError(f"{dataset.title}: all {len(dataset)} masks are empty")
+        raise ValueError(
+            f"{dataset.title}: none of the {len(indices)} masks looked at has a foreground; give "
+            "other indices, or check the masks: 0 is the background"
+        )
     return torch.stack(images), torch.stack(targets)
 
 
