@@ -14,7 +14,7 @@ from tiny_sam import tiny_sam
 
 from lib.sam import checkpoints
 from lib.sam.attention import FusedAttention
-from lib.sam.checkpoint_files import CheckpointError, read_state_dict
+from lib.sam.checkpoint_files import WeightsError, read_state_dict
 from lib.sam.checkpoints import load_sam, sam_label
 from lib.sam.small import WEIGHTS
 
@@ -83,7 +83,7 @@ def test_attention_and_position_switches(tiny_vit_b, tmp_path):
 def test_official_sizes_are_recognised(name, tmp_path):
     path = saved(tmp_path / "x.pth", empty_state(name))
     asked = "vit_b" if name != "vit_b" else "vit_l"
-    with pytest.raises(CheckpointError, match=rf"x.pth holds {name} .*{asked} was asked for"):
+    with pytest.raises(WeightsError, match=rf"x.pth holds {name} .*{asked} was asked for"):
         load_sam(asked, path)
 
 
@@ -104,7 +104,7 @@ def test_missing_unexpected_and_misshapen_tensors_are_named(tiny_vit_b, tmp_path
     del state["mask_decoder.iou_token.weight"]
     state["adapter.weight"] = torch.zeros(1)
     state["image_encoder.neck.0.weight"] = torch.zeros(1, 2)
-    with pytest.raises(CheckpointError) as error:
+    with pytest.raises(WeightsError) as error:
         load_sam("vit_b", saved(tmp_path / "a.pth", state))
     for part in (
         "1 missing: mask_decoder.iou_token.weight",
@@ -127,7 +127,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, zipped):
     trap = tmp_path / "was_run"
     path = tmp_path / "evil.pth"
     torch.save({"model": Payload(str(trap))}, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(CheckpointError, match=r"evil\.pth is refused.*mkdir.*can run any code"):
+    with pytest.raises(WeightsError, match=r"evil\.pth is refused.*mkdir.*can run any code"):
         read_state_dict(path)
     assert not trap.exists()
 
@@ -141,7 +141,7 @@ def test_truncated_files(tmp_path, kind):
     else:
         torch.save(state, path, _use_new_zipfile_serialization=kind == "zip")
     os.truncate(path, path.stat().st_size // 2)
-    with pytest.raises(CheckpointError, match=r"cut.*(truncated|no complete).*download it again"):
+    with pytest.raises(WeightsError, match=r"cut.*(truncated|no complete).*download it again"):
         read_state_dict(path)
 
 
@@ -158,14 +158,14 @@ def test_truncated_files(tmp_path, kind):
 def test_files_that_are_no_weights(tmp_path, content, message):
     path = tmp_path / "sam_vit_b.pth"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=rf"sam_vit_b.pth.*{message}"):
+    with pytest.raises(WeightsError, match=rf"sam_vit_b.pth.*{message}"):
         read_state_dict(path)
 
 
 def test_missing_file_and_folder_say_how_to_get_it(tmp_path):
-    with pytest.raises(CheckpointError, match=r"does not exist.*data_scripts.checkpoints vit_b"):
+    with pytest.raises(WeightsError, match=r"does not exist.*data_scripts.checkpoints vit_b"):
         load_sam("vit_b", tmp_path / "nowhere.pth")
-    with pytest.raises(CheckpointError, match="is a folder"):
+    with pytest.raises(WeightsError, match="is a folder"):
         load_sam("vit_b", tmp_path)
 
 
@@ -179,14 +179,14 @@ def test_missing_file_and_folder_say_how_to_get_it(tmp_path):
     ],
 )
 def test_foreign_content(tmp_path, content, message):
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(WeightsError, match=message):
         load_sam("vit_b", saved(tmp_path / "f.pth", content))
 
 
 def test_other_archive(tmp_path):
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
         archive.writestr("a.txt", "a")
-    with pytest.raises(CheckpointError, match=r"images.zip is no PyTorch checkpoint"):
+    with pytest.raises(WeightsError, match=r"images.zip is no PyTorch checkpoint"):
         read_state_dict(tmp_path / "images.zip")
 
 
@@ -205,7 +205,7 @@ def test_official_name_with_other_content_warns(tiny_vit_b, tmp_path, monkeypatc
 def test_arguments_that_make_no_sense(tmp_path):
     with pytest.raises(ValueError, match=r"unknown SAM 'vit_x'.*vit_b, vit_l, vit_h, small"):
         load_sam("vit_x")
-    with pytest.raises(CheckpointError, match=r"load_sam\('vit_b'\) needs a checkpoint"):
+    with pytest.raises(WeightsError, match=r"load_sam\('vit_b'\) needs a checkpoint"):
         load_sam("vit_b")
     with pytest.raises(ValueError, match="not both"):
         load_sam("vit_b", tmp_path / "a.pth", untrained=True)
@@ -237,7 +237,7 @@ def test_broken_numbers_are_refused(tiny_vit_b, tmp_path):
     for value, message in ((torch.nan, "not finite"), (None, "whole numbers")):
         broken = dict(state)
         broken[name] = state[name].to(torch.int8) if value is None else state[name] * value
-        with pytest.raises(CheckpointError, match=message):
+        with pytest.raises(WeightsError, match=message):
             load_sam("vit_b", saved(tmp_path / "broken.pth", broken))
 
 
@@ -246,12 +246,12 @@ def test_a_flipped_byte_in_a_zip_is_found(tiny_vit_b, tmp_path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="damaged"):
+    with pytest.raises(WeightsError, match="damaged"):
         load_sam("vit_b", path)
 
 
 def test_a_label_needs_a_file(tmp_path):
-    with pytest.raises(CheckpointError, match="vit_b needs the file"):
+    with pytest.raises(WeightsError, match="vit_b needs the file"):
         sam_label("vit_b")
-    with pytest.raises(CheckpointError, match="does not exist"):
+    with pytest.raises(WeightsError, match="does not exist"):
         sam_label("vit_b", tmp_path / "none.pth")

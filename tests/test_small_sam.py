@@ -12,7 +12,7 @@ from tiny_sam import tiny_sam
 from lib.data.generated import GeneratedStream, ImagePool
 from lib.evaluation.records import read_records
 from lib.prompts.corrections import boxes_of, correction_clicks, noisy_boxes, random_clicks
-from lib.sam.checkpoint_files import CheckpointError
+from lib.sam.checkpoint_files import WeightsError
 from lib.sam.checkpoints import load_sam
 from lib.sam.small import WEIGHTS, build_small_sam, load_small_sam, parameter_count
 from lib.training.loop import fit
@@ -144,7 +144,7 @@ def test_other_weights_are_refused(tmp_path, change):
     path.with_suffix(".json").write_text(WEIGHTS.with_suffix(".json").read_text())
     if change == "content":
         path.write_bytes(WEIGHTS.read_bytes()[:-1] + b"\0")
-    with pytest.raises(CheckpointError, match="restore"):
+    with pytest.raises(WeightsError, match="restore"):
         load_small_sam(path)
 
 

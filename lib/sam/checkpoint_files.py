@@ -22,7 +22,7 @@ ENDS_EARLY = ("truncated", "Ran out of input", "unexpected EOF")
 LFS_POINTER = b"version https://git-lfs"
 
 
-class CheckpointError(ValueError):
+class WeightsError(ValueError):
     """A file of weights that cannot be used; the message says what it is and what to do."""
 
 
@@ -34,7 +34,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     into memory, not read: copy what you keep.
 
     Raises:
-        CheckpointError: missing, empty, truncated, not a file of weights (a web page, a Git-LFS
+        WeightsError: missing, empty, truncated, not a file of weights (a web page, a Git-LFS
             pointer, an archive), or a pickle that holds more than tensors.
     """
     path = Path(path)
@@ -47,16 +47,16 @@ def _kind(path: Path) -> str:
     """Return "safetensors", "zip" or "pickle" by the first bytes; refuse everything else."""
     if not path.is_file():
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
-        raise CheckpointError(
+        raise WeightsError(
             f"{path} {what}. SAM's official checkpoints are downloaded by "
             "`python -m data_scripts.checkpoints vit_b` (or vit_l, vit_h)"
         )
     with path.open("rb") as file:
         head = file.read(512)
     if not head:
-        raise CheckpointError(f"{path} is empty; download it again")
+        raise WeightsError(f"{path} is empty; download it again")
     if head.startswith(LFS_POINTER):
-        raise CheckpointError(
+        raise WeightsError(
             f"{path} is a Git-LFS pointer (a few lines of text), not the weights it points to; "
             "fetch them with `git lfs pull`"
         )
@@ -68,14 +68,14 @@ def _kind(path: Path) -> str:
         except (zipfile.BadZipFile, zlib.error) as error:
             broken = str(error)
         if broken:
-            raise CheckpointError(f"{path} is damaged ({broken}); download or copy it again")
+            raise WeightsError(f"{path} is damaged ({broken}); download or copy it again")
         return "zip"
     # safetensors: 8 bytes with the length of the header, then the header, which is JSON
     if path.suffix == ".safetensors" or head[8:10] == b'{"':
         return "safetensors"
     if head.startswith(b"\x80"):
         return "pickle"
-    raise CheckpointError(
+    raise WeightsError(
         f"{path} holds {_describe(head)}, not weights: expected a PyTorch file (.pth) or "
         ".safetensors. If a download wrote it, open it in an editor to see what the server said"
     )
@@ -94,7 +94,7 @@ def _read_safetensors(path: Path) -> dict:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise CheckpointError(
+        raise WeightsError(
             f"{path} is no complete safetensors file ({error}); download it again"
         ) from error
 
@@ -109,18 +109,18 @@ def _read_torch(path: Path, kind: str) -> object:
         if isinstance(error, pickle.UnpicklingError):
             found = re.search(r"GLOBAL ([\w.]+)", reason)
             objects = f"({found[1]}) " if found else ""
-            raise CheckpointError(
+            raise WeightsError(
                 f"{path} is refused: besides tensors it holds Python objects {objects}and "
                 "opening those can run any code. Ask for a plain state dict or .safetensors"
             ) from error
-        raise CheckpointError(
+        raise WeightsError(
             f"{path} is no PyTorch checkpoint ({reason.splitlines()[0][:200]})"
         ) from error
 
 
-def _truncated(path: Path) -> CheckpointError:
+def _truncated(path: Path) -> WeightsError:
     size = path.stat().st_size
-    return CheckpointError(
+    return WeightsError(
         f"{path} is truncated: its end is missing ({size:,} bytes are there); download it again"
     )
 
@@ -136,7 +136,7 @@ def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
     )
     if not is_state or not content:
         found = f"the entries {list(content)[:5]}" if isinstance(content, dict) else "no names"
-        raise CheckpointError(
+        raise WeightsError(
             f"{path} holds {found}, but a state dict (names with tensors) is needed, plain or "
             f"under one of {', '.join(WRAPPERS)}"
         )

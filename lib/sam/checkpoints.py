@@ -12,7 +12,7 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 
 from lib.sam.attention import use_fused_attention
-from lib.sam.checkpoint_files import CheckpointError, read_state_dict
+from lib.sam.checkpoint_files import WeightsError, read_state_dict
 from lib.sam.resize import patch_size, resize_positions
 from lib.sam.small import WEIGHTS, build_small_sam, load_small_sam
 
@@ -75,7 +75,7 @@ def load_sam(
 
     Raises:
         ValueError: unknown name, or an image size that is no multiple of the patch size.
-        CheckpointError: the file is missing, damaged, of another model, or holds code.
+        WeightsError: the file is missing, damaged, of another model, or holds code.
     """
     if name not in NAMES:
         raise ValueError(f"unknown SAM {name!r}: choose one of {', '.join(NAMES)}")
@@ -88,7 +88,7 @@ def load_sam(
     elif name == "small":
         sam = load_small_sam()
     else:
-        raise CheckpointError(
+        raise WeightsError(
             f"load_sam({name!r}) needs a checkpoint: get it with `python -m "
             f"data_scripts.checkpoints {name}` and pass the path of {OFFICIAL[name].file}; "
             "load_sam('small') needs none, and untrained=True gives random weights"
@@ -105,7 +105,7 @@ def _refuse_broken_numbers(state: dict[str, Tensor], path: Path) -> None:
     broken = whole or [name for name, value in state.items() if not torch.isfinite(value).all()]
     if broken:
         what = "whole numbers, as quantised weights have" if whole else "values that are not finite"
-        raise CheckpointError(
+        raise WeightsError(
             f"{path} holds {what} ({', '.join(broken[:3])}, {len(broken)} tensors): give the "
             "weights in floating point, as they were trained"
         )
@@ -115,12 +115,12 @@ def sam_label(name: str, checkpoint: str | Path | None = None) -> str:
     """Which weights a record was made with, such as "small (1ab7081d)": SHA-256 of the file.
 
     Raises:
-        CheckpointError: no file is named for a SAM that this project does not ship, or none there.
+        WeightsError: no file is named for a SAM that this project does not ship, or none there.
     """
     if checkpoint is None and name != "small":
-        raise CheckpointError(f"{name} needs the file of its weights: name it as the checkpoint")
+        raise WeightsError(f"{name} needs the file of its weights: name it as the checkpoint")
     if checkpoint is not None and not Path(checkpoint).expanduser().is_file():
-        raise CheckpointError(f"{checkpoint} does not exist or is no file")
+        raise WeightsError(f"{checkpoint} does not exist or is no file")
     with (WEIGHTS if checkpoint is None else Path(checkpoint).expanduser()).open("rb") as file:
         return f"{name} ({hashlib.file_digest(file, 'sha256').hexdigest()[:8]})"
 
@@ -151,7 +151,7 @@ def _refuse_other_model(name: str, state: dict[str, Tensor], path: Path) -> None
     """Raise if `state` is no SAM, or the SAM of another name."""
     positions = state.get("image_encoder.pos_embed")
     if positions is None or positions.ndim != 4:
-        raise CheckpointError(
+        raise WeightsError(
             f"{path} is no SAM checkpoint: it has no image_encoder.pos_embed; its first names "
             f"are {', '.join(list(state)[:3])}"
         )
@@ -159,7 +159,7 @@ def _refuse_other_model(name: str, state: dict[str, Tensor], path: Path) -> None
     depth = len({key.split(".")[2] for key in state if key.startswith("image_encoder.blocks.")})
     for other, official in OFFICIAL.items():
         if (width, depth) == (official.width, official.depth) and other != name:
-            raise CheckpointError(
+            raise WeightsError(
                 f"{path} holds {other} (width {width}, {depth} blocks), but {name} was asked "
                 f"for: call load_sam({other!r}, ...) or give the checkpoint of {name}"
             )
@@ -185,7 +185,7 @@ def _refuse_other_tensors(
         if keys
     ]
     if lines:
-        raise CheckpointError(f"{path} does not fit {name}; tensors " + "; ".join(lines))
+        raise WeightsError(f"{path} does not fit {name}; tensors " + "; ".join(lines))
 
 
 def _warn_if_not_official(path: Path) -> None:

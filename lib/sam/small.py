@@ -20,7 +20,7 @@ from segment_anything.modeling import (
 )
 from torch import nn
 
-from lib.sam.checkpoint_files import CheckpointError
+from lib.sam.checkpoint_files import WeightsError
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights" / "small_sam.safetensors"
 IMAGE_SIZE = 256
@@ -101,19 +101,19 @@ def load_small_sam(weights=WEIGHTS):
 
     `weights`: the safetensors file; its SHA-256 must be the one in the JSON card beside it.
 
-    Raises `CheckpointError` if the file is missing or is not the one of the card.
+    Raises `WeightsError` if the file is missing or is not the one of the card.
     """
     weights = Path(weights)
     card = weights.with_suffix(".json")
     if not weights.is_file() or not card.is_file():
-        raise CheckpointError(
+        raise WeightsError(
             f"{weights} and {card.name} come with the repository; restore them with "
             "`git checkout weights`, or train with `python -m lib.training.small_sam_run`"
         )
     expected = json.loads(card.read_text(encoding="utf-8"))["sha256"]
     found = hashlib.sha256(weights.read_bytes()).hexdigest()
     if found != expected:
-        raise CheckpointError(
+        raise WeightsError(
             f"{weights} has SHA-256 {found[:12]}..., its card says {expected[:12]}...: it is "
             "damaged or was replaced; restore it with `git checkout weights`"
         )
