@@ -15,6 +15,7 @@ from pathlib import Path
 from lib.data.dataset import SegmentationDataset
 from lib.data.duplicates import clusters, find_duplicates
 from lib.data.errors import DataError, listing
+from lib.files import replacing
 
 PARTS = ("train", "val", "test")
 
@@ -127,10 +128,11 @@ def labelled_subset(
 
 
 def save_split(split: Split, path: str | Path) -> None:
-    """Write the split as JSON with its SHA-256."""
+    """Write the split as JSON with its SHA-256, whole or not at all."""
     content = {"dataset": split.dataset, "made": split.made, "sha256": split.sha256}
     content |= {part: getattr(split, part) for part in PARTS} | {"groups": dict(split.groups)}
-    Path(path).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 def load_split(path: str | Path, dataset: SegmentationDataset | None = None) -> Split:

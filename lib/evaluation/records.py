@@ -15,6 +15,8 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from lib.files import replacing
+
 SCHEMA = 1
 DECIMALS = 6  # of what was measured
 LONGEST = 80  # bytes of a part of a file name
@@ -295,17 +297,11 @@ def _refuse_other_run(new: dict, old: Record, path: Path) -> None:
 
 
 def _write_atomically(path: Path, text: str) -> None:
-    """Write beside the file, then rename: a reader sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    """A reader sees the old file or the new one, also after a power failure."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def slug(text: str) -> str:

@@ -24,9 +24,9 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor
 
 from lib.export.card import ModelFileError
-from lib.export.files import replacing
 from lib.export.onnx import write_metadata
 from lib.export.onnx_model import OnnxModel
+from lib.files import replacing
 
 # What is worth it on a CPU, and what may pass integers on between two of them. Softmax, logarithm
 # and thresholds, such as in KnowSAM's fusion, stay in float32: their fine differences decide.

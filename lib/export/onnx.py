@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from lib.export.card import ModelCard, ModelFileError, names_of
-from lib.export.files import replacing
 from lib.export.logits import Logits, try_size
 from lib.export.onnx_model import OnnxModel
+from lib.files import replacing
 from lib.models.inference import inference
 
 TOLERANCE = 1e-4  # of logits up to 1; of larger ones relative to the largest

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lib.export.card import ModelCard, ModelFileError, names_of
-from lib.export.files import replacing
 from lib.export.logits import Logits, try_size
+from lib.files import replacing
 from lib.models.architectures import Architecture
 from lib.models.inference import optimise_for_inference
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 from lib.data.dataset import image_tensor, resized
 from lib.data.errors import DataError
 from lib.data.reading import BrokenPicture, inspect, read_image
-from lib.export.files import replacing
+from lib.files import replacing
 
 # Colours of the foreground classes 1, 2, ...: Okabe and Ito (2008), as in lib.display.style.
 COLOURS = ("#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442", "#0072B2", "#D55E00")

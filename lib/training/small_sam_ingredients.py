@@ -20,6 +20,7 @@ import torch
 from lib.data.engine import INGREDIENTS, VERSION
 from lib.data.generated import GeneratedStream, ImagePool
 from lib.evaluation.provenance import provenance
+from lib.files import replacing
 from lib.sam.embeddings import tensor_bytes
 from lib.sam.resize import resize_positions
 from lib.sam.small import IMAGE_SIZE, load_small_sam
@@ -64,7 +65,8 @@ def measure(
             )  # fmt: skip
             sam = resize_positions(copy.deepcopy(method.average).cpu().eval(), IMAGE_SIZE)
             found = {k: _evaluate(sam, *v) for k, v in objects.items()}
-            saved.write_text(json.dumps({"settings": settings, "scores": found}))
+            with replacing(saved) as temporary:
+                temporary.write_text(json.dumps({"settings": settings, "scores": found}))
         found = json.loads(saved.read_text())
         refuse_other_settings(saved, found["settings"], json.loads(json.dumps(settings)))
         scores[seed, without] = found["scores"]

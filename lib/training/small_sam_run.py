@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import copy
 import json
-import os
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 
 from lib.data.engine import VERSION
 from lib.data.generated import GeneratedStream, ImagePool
+from lib.files import replacing
 from lib.sam.frozen import sam_fingerprint
 from lib.sam.resize import resize_positions
 from lib.sam.small import IMAGE_SIZE, build_small_sam, load_small_sam
@@ -189,8 +189,8 @@ def pretrain(
             "curve": done["curve"] + rows,
             "stages": [*done["stages"], {"px": size, "steps": steps, "images": steps * batch}],
         }
-        torch.save(done, finished.with_suffix(".tmp"))
-        os.replace(finished.with_suffix(".tmp"), finished)
+        with replacing(finished) as temporary:
+            torch.save(done, temporary)
     return sam.eval(), _facts(done, config, minutes, len(check[0]))
 
 
