@@ -1,5 +1,6 @@
-"""What must not be among the committed files."""
+"""What must not be among the committed files, and what the packages of `lib` may import."""
 
+import ast
 import subprocess
 from pathlib import Path
 
@@ -21,6 +22,17 @@ def tracked():
     except (FileNotFoundError, subprocess.CalledProcessError):
         pytest.skip("not a git checkout")
     return [path for name in result.stdout.split("\0") if (path := REPOSITORY / name).is_file()]
+
+
+def imports(path):
+    """Parts of `lib` that a file imports, such as {"data", "files"}."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {name.split(".")[1] for name in found if name.startswith("lib.")}
 
 
 def names(paths):
@@ -54,3 +66,10 @@ def test_the_three_papers_are_cited():
     papers = [paper["identifiers"][0]["value"] for paper in citation["references"]]
     assert papers == ["arXiv:2503.06816", "arXiv:2412.13742", "arXiv:2407.14153"]
     assert all(paper["authors"] and paper["title"] for paper in citation["references"])
+
+
+@pytest.mark.parametrize("package", ["data", "evaluation", "losses", "models", "prompts", "sam"])
+def test_ground_packages_import_no_other_package(package):
+    """Training is built from them; the single modules in `lib` itself are for all."""
+    found = set().union(*(imports(p) for p in (REPOSITORY / "lib" / package).rglob("*.py")))
+    assert {name for name in found if (REPOSITORY / "lib" / name).is_dir()} == {package}

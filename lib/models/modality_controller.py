@@ -20,11 +20,8 @@ from timm.models.tiny_vit import Attention, NormMlp, TinyVitBlock
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lib.sam.windows import map_windows
-
-# Half-width of the token's uniform start: sqrt(6 / (3 * 16 * 16 + 16)), as released (Xavier's rule
-# for a patch of 16 x 16 pixels and 3 colours).
-TOKEN_RANGE = (6 / (3 * 16 * 16 + 16)) ** 0.5
+from lib.tokens import new_tokens
+from lib.windows import map_windows
 
 Parts = Sequence[tuple[slice, "BlockController | None"]]
 
@@ -41,8 +38,9 @@ class BlockController(nn.Module):
                 paper's figure may be read; False one for both, as released.
         """
         super().__init__()
-        self.key = _token(heads, width // heads)
-        self.separate_value = _token(heads, width // heads) if separate_tokens else None
+        shape = heads, 1, width // heads
+        self.key = new_tokens(*shape)
+        self.separate_value = new_tokens(*shape) if separate_tokens else None
         self.bias = nn.Parameter(torch.zeros(1))
         self.mlp = NormMlp(width, 4 * width)
         for layer in (self.mlp.fc1, self.mlp.fc2):
@@ -214,7 +212,3 @@ def _split(x: Tensor, parts: Parts) -> Sequence[Tensor]:
 def _joined(parts: Sequence[Tensor]) -> Tensor:
     """The parts' results as one batch; a batch of one modality is not copied."""
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
-
-
-def _token(heads: int, channels: int) -> nn.Parameter:
-    return nn.Parameter(torch.empty(heads, 1, channels).uniform_(-TOKEN_RANGE, TOKEN_RANGE))

@@ -22,7 +22,7 @@ from segment_anything.modeling import ImageEncoderViT
 from segment_anything.modeling.image_encoder import Attention, Block, get_rel_pos
 from torch import Tensor
 
-from lib.sam.windows import map_windows, padding_mass
+from lib.windows import map_windows, padding_mass
 
 
 class FusedAttention(Attention):
@@ -30,7 +30,7 @@ class FusedAttention(Attention):
 
     With a `window_size` above 0 it takes the whole grid and attends within its windows, as if
     incomplete ones were filled with tokens of the value `padding` (zero unless one is set); see
-    `lib.sam.windows`.
+    `lib.windows`.
     """
 
     window_size = 0

@@ -27,9 +27,9 @@ from lib.sam.attention import FusedAttention
 from lib.sam.embeddings import tensor_bytes
 from lib.sam.frozen import encoder_fingerprint
 from lib.sam.preprocess import preprocess
+from lib.tokens import new_tokens
 
 TOKENS = 10
-TOKEN_RANGE = (6 / (3 * 16 * 16 + 16)) ** 0.5  # half-width of the uniform start, as the student's
 
 
 class TokenAttention(FusedAttention):
@@ -81,8 +81,7 @@ class BlockAdaptation(nn.Module):
         """Fit `block`, which stays outside: it is frozen and not part of this module."""
         super().__init__()
         width, heads = block.norm1.normalized_shape[0], block.attn.num_heads
-        tokens = torch.empty(heads, TOKENS, width // heads)
-        self.tokens = nn.Parameter(tokens.uniform_(-TOKEN_RANGE, TOKEN_RANGE))
+        self.tokens = new_tokens(heads, TOKENS, width // heads)
         self.common = nn.Sequential(
             nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )

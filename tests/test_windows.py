@@ -12,7 +12,7 @@ from torch import nn
 
 from lib.sam.attention import UnpaddedBlock, use_fused_attention, use_original_attention
 from lib.sam.knowsam_release import normalise_after_padding
-from lib.sam.windows import map_windows, padding_mass
+from lib.windows import map_windows, padding_mass
 
 
 def encoder(relative=True, window=14):
