@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from lib.training.schedules import constant, cosine, linear, sigmoid_ramp_up
+from lib.training.schedules import cosine, linear, sigmoid_ramp_up
 
 
 @pytest.mark.parametrize(
@@ -29,11 +29,6 @@ def test_linear():
     assert linear(1, warmup=0.5, floor=0.2) == pytest.approx(0.2)
 
 
-def test_constant():
-    assert [constant(t) for t in (0, 0.5, 1)] == [1, 1, 1]
-    assert [constant(t, warmup=0.5) for t in (0, 0.25, 0.5, 1)] == [0, 0.5, 1, 1]
-
-
 def test_sigmoid_ramp_up():
     assert sigmoid_ramp_up(0) == pytest.approx(math.exp(-5))
     assert sigmoid_ramp_up(0.5) == pytest.approx(math.exp(-1.25))
@@ -42,14 +37,14 @@ def test_sigmoid_ramp_up():
     assert sigmoid_ramp_up(0.9, length=0.4) == 1
 
 
-@pytest.mark.parametrize("schedule", [cosine, linear, constant, sigmoid_ramp_up])
+@pytest.mark.parametrize("schedule", [cosine, linear, sigmoid_ramp_up])
 @pytest.mark.parametrize("t", [-0.01, 1.01, math.nan])
 def test_t_must_be_a_fraction(schedule, t):
     with pytest.raises(ValueError, match=r"must be in \[0, 1\]"):
         schedule(t)
 
 
-@pytest.mark.parametrize("schedule", [cosine, linear, constant])
+@pytest.mark.parametrize("schedule", [cosine, linear])
 def test_warm_up_must_leave_a_run(schedule):
     with pytest.raises(ValueError, match=r"warmup .* must be in \[0, 1\)"):
         schedule(0.5, warmup=1)

@@ -10,7 +10,7 @@ from segment_anything.modeling.image_encoder import Block
 from tiny_sam import fill
 from torch import nn
 
-from lib.sam.attention import UnpaddedBlock, use_fused_attention, use_original_attention
+from lib.sam.attention import UnpaddedBlock, use_fused_attention
 from lib.sam.knowsam_release import normalise_after_padding
 from lib.windows import map_windows, padding_mass
 
@@ -89,12 +89,8 @@ def test_release_after_the_swap_is_the_release_before_it():
         assert torch.equal(before.blocks[0](x), after.blocks[0](x))
 
 
-def test_swap_is_undone_and_global_blocks_stay():
-    module, whole = encoder(), encoder(window=0)
-    use_original_attention(use_fused_attention(module))
-    assert type(module.blocks[0]) is Block
-    assert module.blocks[0].attn.__dict__.get("window_size") is None
-    assert type(use_fused_attention(whole).blocks[0]) is Block
+def test_global_blocks_stay():
+    assert type(use_fused_attention(encoder(window=0)).blocks[0]) is Block
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (2, 5), (5, 3)])

@@ -68,25 +68,14 @@ def audit(
             readable.append(index)
         except DataError as error:
             broken.append(str(error))
-    columns = [
-        "name",
-        "part",
-        "group",
-        "domain",
-        "mode",
-        "width",
-        "height",
-        "foreground",
-        "classes",
-    ]
-    images = pd.DataFrame(rows, columns=columns)
+    images = pd.DataFrame(rows, columns=_COLUMNS)
     exact, near = (
         [(dataset.names[i], dataset.names[j]) for i, j in pairs]
         for pairs in find_duplicates(dataset, readable)
     )
-    columns = {"all": images}
-    columns |= {part: images[images.part == part] for part in PARTS if (images.part == part).any()}
-    table = pd.DataFrame({part: _summary(found, exact, near) for part, found in columns.items()})
+    sets = {"all": images}
+    sets |= {part: images[images.part == part] for part in PARTS if (images.part == part).any()}
+    table = pd.DataFrame({part: _summary(found, exact, near) for part, found in sets.items()})
     problems = broken + _problems(images, exact, near, dataset.classes)
     return AuditReport(dataset.title, table, images, problems, list(dataset.notes), exact, near)
 

@@ -130,24 +130,11 @@ def use_fused_attention(encoder: ImageEncoderViT) -> ImageEncoderViT:
         if type(block) is Block and type(block.attn) is Attention and block.window_size > 0:
             block.__class__ = UnpaddedBlock
             block.attn.window_size = block.window_size
-    return _swap(encoder, Attention, FusedAttention)
-
-
-def use_original_attention(encoder: ImageEncoderViT) -> ImageEncoderViT:
-    """Undo `use_fused_attention`."""
-    for block in encoder.modules():
-        if type(block) is UnpaddedBlock and type(block.attn) is FusedAttention:
-            block.__class__ = Block
-            del block.attn.window_size
-    return _swap(encoder, FusedAttention, Attention)
-
-
-def _swap(encoder: ImageEncoderViT, old: type, new: type) -> ImageEncoderViT:
     # The class is swapped, not the bound `forward`: a bound method would still point at the old
     # module in a deep copy, such as a moving-average teacher.
     for module in encoder.modules():
-        if type(module) is old:
-            module.__class__ = new
+        if type(module) is Attention:
+            module.__class__ = FusedAttention
     return encoder
 
 

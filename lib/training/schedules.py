@@ -33,12 +33,6 @@ def linear(t: float, *, warmup: float = 0.0, floor: float = 0.0) -> float:
     return 1 - (1 - floor) * (t - warmup) / (1 - warmup)
 
 
-def constant(t: float, *, warmup: float = 0.0) -> float:
-    """1 throughout, after a linear warm-up from 0."""
-    _check(t, warmup)
-    return t / warmup if t < warmup else 1.0
-
-
 def sigmoid_ramp_up(t: float, *, length: float = 1.0) -> float:
     """Weight of a consistency loss, exp(-5 (1 - t / length)^2) until t = length, then 1.
 
