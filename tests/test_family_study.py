@@ -25,6 +25,7 @@ from lib.training.family_study import (
     run_method,
 )
 from lib.training.family_tables import (
+    against_plain,
     budget_text,
     family_beside_published,
     family_records,
@@ -202,6 +203,10 @@ def test_tables_name_what_was_not_run(cell, records, tmp_path):
     assert plugged.loc["CPS", "SKD off"] == "not run"
     assert plugged.loc["CPS", "SKD, frozen SAM"].endswith("(1)")
     assert set(plugged.loc["BCP"]) == {"not run"}
+    runs = [r for r in stored if r.label == "KnowSAM"]
+    against = against_plain(stored, "supervised U-Net", runs).set_index("method")
+    assert list(against.index) == ["supervised U-Net", "KnowSAM"]  # and not those with a plug-in
+    assert against.loc["KnowSAM", "difference to supervised U-Net"].endswith("(1)")
     masks = unlabelled_masks_table(stored, percent=50.0)
     assert set(masks.index) == {
         "KnowSAM", "SemiSAM", "CPS (SKD, frozen SAM)", "CPS (SKD, adapted SAM)",

@@ -15,6 +15,7 @@ from lib.training.esp_medsam.study import FLOOR, LONGER, MAIN, UPPER
 from lib.training.esp_medsam.study_tables import seen_and_unseen
 from lib.training.family_tables import (
     ALL,
+    FEW,
     budget_text,
     family_records,
     family_table,
@@ -33,6 +34,7 @@ ESP_ROWS = (
     "medical only (given)", f"{MAIN} (given)", f"{MAIN} (predicted)", f"{MAIN} (wrong)", UPPER,
 )  # fmt: skip
 ON_HEARTS = ("supervised U-Net", "supervised V-Net", "Mean Teacher", "BCP", "MC-seg", "KnowSAM")
+PLUGGED = ("supervised U-Net", "Mean Teacher")  # with few labels
 # Benchmark, what, and where in its report stand times faster and memory saved.
 SPEED = (
     ("sam", "Second round of mining with cached embeddings (ViT-B, 1024 px)",
@@ -105,7 +107,7 @@ def mining_tables() -> str:
     """One table a data set, "not run" where there is no record."""
     methods, parts, everything = [SUPERVISED, *RUNS], [], []
     for name, what in SETS.items():
-        runs = read_records(RECORDS, dataset=name, method=methods)
+        runs = read_records(RECORDS, dataset=name, method=methods, variant="")
         everything += runs
         table = results_table(runs, row_order=methods, column_order=BUDGETS)
         parts.append(
@@ -123,6 +125,8 @@ def family_tables() -> str:
         to_markdown(family_table(polyps)),
         "SAM-induced distillation (SKD) plugged into the others, at 10 % of the labels:",
         to_markdown(plug_in_table(polyps)),
+        f"The same at {FEW:g} %:",
+        to_markdown(plug_in_table(polyps, percent=FEW, methods=PLUGGED)),
         f"**ACDC** (heart in MRI, four classes), by share of labelled images in %. "
         f"{budget_text(hearts)}",
         to_markdown(family_table(hearts, methods=ON_HEARTS, percents=(10.0, ALL))),

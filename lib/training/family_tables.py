@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from lib.evaluation.cells import cell_text, percent_text
-from lib.evaluation.comparison import beside_published, published
+from lib.evaluation.comparison import beside_published, comparison_table, published
 from lib.evaluation.records import Record, read_records
 from lib.evaluation.tables import results_table
 from lib.training.family import NAMES, WITH_SAM
@@ -76,6 +76,13 @@ def plug_in_table(
         for shown, variant in columns.items()
     }
     return pd.DataFrame(table, index=pd.Index(methods, name="method"))
+
+
+def against_plain(records: Sequence[Record], baseline: str, runs: Sequence[Record]) -> pd.DataFrame:
+    """`runs` against the method `baseline` as it is, at the shares of labels that `runs` have."""
+    percents = {run.labelled_percent for run in runs}
+    plain = [r for r in records if r.label == baseline and r.labelled_percent in percents]
+    return comparison_table([*plain, *runs], baseline=baseline)
 
 
 def unlabelled_masks_table(
