@@ -1,7 +1,7 @@
 """The study of ESP-MedSAM: parts that do not mix, records found again, a leak that is one."""
 
 import importlib.util
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -351,6 +351,18 @@ def stored_in(records):
 
 def rounded(scores):
     return {k: {n: round(v, 6) if v == v else v for n, v in s.items()} for k, s in scores.items()}
+
+
+def test_the_committed_records_have_the_settings_that_stages_have_now():
+    """Else a study would take them for records of other runs. No stage has a size: the data do."""
+    now = asdict(EspRecipe.quick()) | {"masks": asdict(TransferConfig())["masks"]}
+    assert not [name for name, stage in now.items() if "size" in stage]
+    records = read_records(Path(__file__).parents[1] / "results" / "esp_medsam")
+    for record in records:
+        transfer = record.parameters.get("transfer", {})
+        stages = {**record.parameters.get("recipe", {}), "masks": transfer.get("masks")}
+        for name, stage in stages.items():
+            assert stage is None or stage.keys() == now[name].keys(), (record.label, name)
 
 
 def test_what_a_variant_cannot_be_asked_is_left_out(tmp_path):

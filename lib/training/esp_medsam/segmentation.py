@@ -32,7 +32,7 @@ class SegmentationConfig:
     learning_rate: of Adam, at the top of the cosine. warmup: fraction of the run that it rises.
     dice, focal: weights in the mask loss. patch: weight of the patch loss, which a model without
         self-prompting has not (a later version of the released losses: 0.5).
-    batch, steps, size: whoever builds the stream and calls `fit` reads them from here.
+    batch, steps: whoever builds the stream and calls `fit` reads them from here.
     """
 
     train: str = "all"
@@ -43,7 +43,6 @@ class SegmentationConfig:
     patch: float = 1.0
     batch: int = 12
     steps: int = 10_000
-    size: int = 1024
 
     def __post_init__(self) -> None:
         """Refuse an unknown choice of parts."""
@@ -57,8 +56,8 @@ class SegmentationConfig:
 
     @classmethod
     def quick(cls, **changes) -> "SegmentationConfig":
-        """A short run for the CPU on small images."""
-        return cls(**{"batch": 6, "steps": 100, "size": 128, **changes})
+        """A short run for the CPU."""
+        return cls(**{"batch": 6, "steps": 100, **changes})
 
 
 class EspSegmentation(Method):
