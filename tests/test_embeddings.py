@@ -106,6 +106,7 @@ def test_entry_of_another_key_is_stale(tmp_path):
         assert cache.get("b") is None
 
 
+@pytest.mark.filterwarnings("ignore:embedding cache .* is full")
 def test_bound_holds_after_every_write_and_the_longest_unused_goes(tmp_path):
     cache = EmbeddingCache(tmp_path / "probe")
     entry = file_of(cache, "0").stat().st_size
@@ -119,6 +120,36 @@ def test_bound_holds_after_every_write_and_the_longest_unused_goes(tmp_path):
     kept = [number for number in range(1, 25) if f"{number:02}" in cache]
     assert kept == list(range(kept[0], 25))  # the newest, without a gap
     assert len(kept) >= 7
+
+
+def test_a_run_that_goes_round_more_than_fits_is_told_once(tmp_path):
+    def rounds(cache):
+        for number in (*range(6), *range(6)):
+            if cache.get(str(number)) is None:
+                cache.put(str(number), tensor(number))
+
+    entry = file_of(EmbeddingCache(tmp_path / "probe"), "0").stat().st_size
+    with pytest.warns(UserWarning, match="a larger max_bytes is faster") as found:
+        rounds(EmbeddingCache(tmp_path / "small", max_bytes=4 * entry))
+    assert len(found) == 1
+    assert f"{tmp_path / 'small'} is full at max_bytes={4 * entry:,}" in str(found[0].message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rounds(EmbeddingCache(tmp_path / "large", max_bytes=8 * entry))
+
+
+def test_entries_of_earlier_runs_make_room_in_silence(tmp_path):
+    entry = file_of(EmbeddingCache(tmp_path / "probe"), "0").stat().st_size
+    folder, old, new = tmp_path / "shared", "abcdef", "ghij"
+    for key in old:
+        EmbeddingCache(folder).put(key, tensor())
+    cache = EmbeddingCache(folder, max_bytes=8 * entry)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for key in new:
+            cache.put(key, tensor())
+    assert all(key in cache for key in new)
+    assert not all(key in cache for key in old)
 
 
 def test_entry_larger_than_the_bound_is_not_stored(tmp_path):

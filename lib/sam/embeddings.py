@@ -7,7 +7,9 @@ every run, so it has to run once. Each entry is a safetensors file, named by the
   a killed run never sees half a file; two processes that write the same key write the same;
 * **checked**: a digest over key, type, shape and bytes finds truncated files, flipped bits and
   files of another key; such an entry is removed with a warning and counts as not there;
-* **bounded**: when `max_bytes` would be passed, the entries used longest ago are removed;
+* **bounded**: when `max_bytes` would be passed, the entries used longest ago are removed; if they
+  are of the same run it warns once, since a run that goes round more than fits computes it anew
+  every time;
 * **optional**: when it cannot write (disk full, no permission) it warns once and the work goes
   on without it.
 """
@@ -65,7 +67,8 @@ class EmbeddingCache:
         self.dtype = dtype
         self._unchecked = 0  # bytes this process may write before it looks at the folder again
         self._lock = FileLock(self.directory / ".lock")
-        self._warned = False
+        self._written: set[Path] = set()
+        self._warned = self._warned_full = False
 
     def get(self, key: str) -> Tensor | None:
         """Return the tensor stored under `key` (a view of the mapped file), or None.
@@ -110,6 +113,7 @@ class EmbeddingCache:
                 path.parent.mkdir(exist_ok=True)
                 unfinished.write_bytes(content)
                 os.replace(unfinished, path)
+                self._written.add(path)
         except OSError as error:
             with contextlib.suppress(OSError):
                 unfinished.unlink(missing_ok=True)
@@ -161,6 +165,7 @@ class EmbeddingCache:
                         break
                     path.unlink(missing_ok=True)
                     total -= length
+                    self._warn_of_own(path)
             self._unchecked = allowance
         self._unchecked -= size
         return True
@@ -183,6 +188,17 @@ class EmbeddingCache:
             path.unlink(missing_ok=True)
         except OSError as error:
             self._warn_once(f"cannot remove a damaged entry ({error})")
+
+    def _warn_of_own(self, removed: Path) -> None:
+        """Warn once if this object wrote what was removed; older entries may go in silence."""
+        if removed in self._written and not self._warned_full:
+            warnings.warn(
+                f"embedding cache {self.directory} is full at max_bytes={self.max_bytes:,}: what "
+                "this run stored is removed and, where needed again, computed anew; a larger "
+                "max_bytes is faster",
+                stacklevel=4,
+            )
+            self._warned_full = True
 
     def _warn_once(self, message: str) -> None:
         if not self._warned:
