@@ -24,6 +24,7 @@ from lib.training.esp_medsam import (
     build_student,
     build_teacher,
     modality_of,
+    recipe,
     run_stage,
     train_esp_medsam,
 )
@@ -188,6 +189,16 @@ def test_what_does_not_fit_together_is_refused(tmp_path):
         EspRecipe(teacher=None)
     with pytest.raises(ValueError, match="unknown modality nuclei"):
         trained(tmp_path, student=tiny_esp(modalities=NAMES[:2]))
+
+
+@pytest.mark.parametrize(("device", "kept"), [("cpu", True), ("cuda", False)])
+def test_the_stem_is_kept_where_computing_it_takes_longer(tmp_path, monkeypatch, device, kept):
+    monkeypatch.setattr(recipe, "find_device", lambda name: torch.device(device))
+    short = replace(TINY, common=None, joint=None, fine_tune=None, classifier=None)
+    cache = EmbeddingCache(tmp_path / "cache")
+    trained(tmp_path / "stages", short, cache=cache)
+    assert (cache.directory / "stem").exists() == kept
+    assert cache.entries()
 
 
 def test_a_modality_without_masks_is_refused_before_the_first_stage(tmp_path):

@@ -19,6 +19,7 @@ from segment_anything.modeling import Sam
 
 from lib.data.batches import BatchStream
 from lib.data.mixture import BalancedStream, MixtureDataset
+from lib.devices import find_device
 from lib.models.esp_medsam import EspMedSam
 from lib.sam.embeddings import EmbeddingCache
 from lib.sam.frozen import FrozenSam, encoder_fingerprint
@@ -129,8 +130,8 @@ def train_esp_medsam(
         labelled: training images whose masks are read. unlabelled: more images for the stages
             that learn from embeddings; their masks are never read. Modalities are balanced in all
             stages but C, which sees one at a time.
-        cache: keeps the embeddings of SAM and teacher; what the student's stem makes of the images
-            in stage C is kept in a folder below it, of at most the same size.
+        cache: keeps the embeddings of SAM and teacher; on the CPU, what the student's stem makes of
+            the images in stage C is kept in a folder below it, of at most the same size.
         workers: of the streams.
         student: to start from, such as one with MobileSAM's weights; by default a new one, drawn
             from `seed`.
@@ -149,6 +150,7 @@ def train_esp_medsam(
     _require_labelled(recipe, dataset, labelled)
     torch.manual_seed(seed)
     names, records = dataset.modalities, []
+    device = settings.get("device", "auto")
     if student is None:
         width = sam.mask_decoder.transformer_dim
         student = build_student(recipe.model, modalities=names, width=width)
@@ -171,7 +173,7 @@ def train_esp_medsam(
         )
 
     if stage := recipe.common:
-        frozen = FrozenSam(sam, cache=cache, device=settings.get("device", "auto"))
+        frozen = FrozenSam(sam, cache=cache, device=device)
         method = CommonDistillation(stage, encoder=student.encoder, sam=frozen)
         run("common", method, embeddings(stage.batch), stage.steps, encoder_fingerprint(sam))
     teacher = None
@@ -186,8 +188,7 @@ def train_esp_medsam(
         method = JointDistillation(stage, **shared)
         run("joint", method, embeddings(stage.batch), stage.steps, known.fingerprint)
     if stage := recipe.controllers:
-        # Of its own, as large as the other at most: it must not push the embeddings out.
-        stems = cache and EmbeddingCache(cache.directory / "stem", max_bytes=cache.max_bytes)
+        stems = _stem_cache(cache, device)
         for name in names:
             stream = embeddings(stage.batch, BatchStream, set(dataset.members(name)))
             images = len(stream.labelled) + len(stream.unlabelled)
@@ -217,6 +218,16 @@ def _require_labelled(recipe: EspRecipe, dataset: MixtureDataset, labelled: Sequ
             f"labelled has no image of {', '.join(missing)}: add some, or leave the modality out "
             "of the data set"
         )
+
+
+def _stem_cache(cache: EmbeddingCache | None, device: str) -> EmbeddingCache | None:
+    """Of its own, as large as `cache` at most: it must not push the embeddings out.
+
+    Not on a GPU, where the stem is little work and images would be copied back to be hashed.
+    """
+    if cache is None or find_device(device).type != "cpu":
+        return None
+    return EmbeddingCache(cache.directory / "stem", max_bytes=cache.max_bytes)
 
 
 def _all_images(kind, dataset, labelled, unlabelled, batch, wanted, **settings):
