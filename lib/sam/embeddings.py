@@ -28,6 +28,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from lib.fingerprint import tensors_fingerprint
+
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 STALE_AFTER = 3600  # seconds until the unfinished file of a killed process is removed
 SLACK = 8  # a process looks at the whole folder after writing 1/8 of max_bytes
@@ -90,7 +92,7 @@ class EmbeddingCache:
         if metadata.get("key") != key:
             self._remove_damaged(path, "it belongs to another key")
             return None
-        if metadata.get("sha256") != _digest(key, tensor):
+        if metadata.get("sha256") != tensors_fingerprint({key: tensor}):
             self._remove_damaged(path, "its content does not match its checksum")
             return None
         with contextlib.suppress(OSError):  # a cache that is read-only can still be read
@@ -104,7 +106,7 @@ class EmbeddingCache:
         embedding was computed just now or read back. If storing fails, nothing is lost but time.
         """
         stored = embedding.detach().to("cpu", self.dtype).contiguous()
-        metadata = {"key": key, "sha256": _digest(key, stored)}
+        metadata = {"key": key, "sha256": tensors_fingerprint({key: stored})}
         content = save({"embedding": stored}, metadata)
         path = self._path(key)
         unfinished = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.tmp")
@@ -204,16 +206,3 @@ class EmbeddingCache:
         if not self._warned:
             warnings.warn(f"embedding cache {self.directory}: {message}", stacklevel=4)
             self._warned = True
-
-
-def _digest(key: str, tensor: Tensor) -> str:
-    """Return the SHA-256 over key, type, shape and bytes."""
-    digest = hashlib.sha256(f"{key} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-    digest.update(tensor_bytes(tensor))
-    return digest.hexdigest()
-
-
-def tensor_bytes(tensor: Tensor) -> memoryview:
-    """Return the bytes of a tensor of any type, on the CPU without a copy."""
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy())

@@ -9,8 +9,9 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 
 from lib.devices import find_device
+from lib.fingerprint import tensor_bytes, tensors_fingerprint
 from lib.sam.decode import Decoded, PromptLike, decode_prompts
-from lib.sam.embeddings import EmbeddingCache, tensor_bytes
+from lib.sam.embeddings import EmbeddingCache
 from lib.sam.preprocess import PREPROCESSING, preprocess
 
 
@@ -144,8 +145,4 @@ def sam_fingerprint(sam: Sam, *, without_trained: bool = False) -> str:
 
 
 def _fingerprint(sam: Sam, tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in {**tensors, "mean": sam.pixel_mean, "std": sam.pixel_std}.items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor_bytes(tensor))
-    return digest.hexdigest()
+    return tensors_fingerprint({**tensors, "mean": sam.pixel_mean, "std": sam.pixel_std})

@@ -9,7 +9,6 @@ and there is one specific adapter a modality.
     a = x + Attention([tokens], norm1(x));  n = norm2(a);  a + MLP(n) + common(n) + specific_m(n)
 """
 
-import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -23,8 +22,8 @@ from segment_anything.modeling.image_encoder import (
 )
 from torch import Tensor, nn
 
+from lib.fingerprint import tensors_fingerprint
 from lib.sam.attention import FusedAttention
-from lib.sam.embeddings import tensor_bytes
 from lib.sam.frozen import encoder_fingerprint
 from lib.sam.preprocess import preprocess
 from lib.tokens import new_tokens
@@ -170,8 +169,4 @@ class MedicalEncoder(nn.Module):
 
     def fingerprint(self) -> str:
         """SHA-256 over all that an embedding depends on: SAM's encoder and the adaptations."""
-        digest = hashlib.sha256(encoder_fingerprint(self.sam).encode())
-        for name, tensor in self.state_dict().items():
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-            digest.update(tensor_bytes(tensor))
-        return digest.hexdigest()
+        return tensors_fingerprint(self.state_dict(), start=encoder_fingerprint(self.sam))

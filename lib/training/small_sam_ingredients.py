@@ -21,7 +21,7 @@ from lib.data.engine import INGREDIENTS, VERSION
 from lib.data.generated import GeneratedStream, ImagePool
 from lib.evaluation.provenance import provenance
 from lib.files import replacing
-from lib.sam.embeddings import tensor_bytes
+from lib.fingerprint import tensor_bytes
 from lib.sam.resize import resize_positions
 from lib.sam.small import IMAGE_SIZE, load_small_sam
 from lib.training.loop import fit

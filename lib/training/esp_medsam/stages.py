@@ -8,7 +8,7 @@ from torch import nn
 
 from lib.data.batches import BatchStream
 from lib.evaluation.provenance import provenance
-from lib.sam.embeddings import tensor_bytes
+from lib.fingerprint import tensor_bytes
 from lib.training.history import History
 from lib.training.loop import fit
 from lib.training.method import Method
