@@ -205,6 +205,9 @@ def test_tight_boxes_and_their_ellipse():
     mask = torch.zeros(1, 64, 64, dtype=torch.bool)
     mask[0, 10:20, 30:50] = True
     assert boxes_of(mask).tolist() == [[30, 10, 49, 19]]
+    assert boxes_of(torch.ones(1, 3, 5, dtype=torch.bool)).tolist() == [[0, 0, 4, 2]]
+    assert boxes_of(torch.eye(6, dtype=torch.bool)[None, 2:3]).tolist() == [[2, 0, 2, 0]]
+    assert boxes_of(mask[:0]).shape == (0, 4)
     area = ellipses(boxes_of(mask), 64).sum()
     assert area == pytest.approx(np.pi / 4 * 200, rel=0.05)
 

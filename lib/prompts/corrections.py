@@ -6,19 +6,15 @@ are (x, y) pixels of the mask's own grid, at pixel centres minus one half (SAM a
 
 import torch
 from torch.nn import functional as F
+from torchvision.ops import masks_to_boxes
 
 
 def boxes_of(mask):
-    """Tight boxes `N x 4` (x0, y0, x1, y1) around non-empty boolean masks `N x H x W`."""
-    columns, rows = mask.any(1), mask.any(2)
+    """Tight boxes `N x 4` (x0, y0, x1, y1) around boolean masks `N x H x W`, float32.
 
-    def ends(line):
-        length = line.shape[1]
-        first = line.int().argmax(1)
-        return first, length - 1 - line.flip(1).int().argmax(1)
-
-    (x0, x1), (y0, y1) = ends(columns), ends(rows)
-    return torch.stack([x0, y0, x1, y1], 1).float()
+    Corners are the indices of the first and last pixel, both inside; an empty mask gives zeros.
+    """
+    return masks_to_boxes(mask)
 
 
 def noisy_boxes(boxes, deviation, size, generator=None):
