@@ -216,7 +216,7 @@ def test_pictures_below_the_output_are_found(tmp_path, bright):
         (["gone.onnx", "image.png"], "gone.onnx does not exist"),
         (["gone.safetensors", "image.png"], "gone.safetensors does not exist"),
         (["image.png", "image.png"], "is neither .safetensors"),
-        (["MODEL", "image.png", "--size", "30"], "--size 30: images must be"),
+        (["MODEL", "image.png", "--size", "30"], "of 30 px (--size): images must be"),
         (["MODEL", "image.png", "--device", "cuda"], "ONNX models run on the CPU"),
     ],
 )
@@ -228,6 +228,18 @@ def test_wrong_requests_write_nothing(tmp_path, bright, capsys, monkeypatch, arg
     assert run(*arguments, "--output", "out") == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_size_is_not_blamed_where_none_was_given(tmp_path, student, capsys, monkeypatch):
+    def short_of_memory(*arguments, **settings):
+        raise RuntimeError("out of memory")
+
+    half_bright(tmp_path / "image.png")
+    monkeypatch.setattr("lib.export.student.Student.__call__", short_of_memory)
+    assert run(student, tmp_path / "image.png", "--output", tmp_path / "out") == 2
+    message = capsys.readouterr().err
+    assert "a.safetensors cannot be run on images of 32 px (the size of its training)" in message
+    assert "out of memory; try --device cpu" in message
 
 
 @pytest.fixture

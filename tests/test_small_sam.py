@@ -138,14 +138,19 @@ def test_a_prompt_decides_which_object_is_meant():
     assert (other < 0.1).all()
 
 
+@pytest.mark.parametrize("shipped", [True, False])
 @pytest.mark.parametrize("change", ["content", "missing"])
-def test_other_weights_are_refused(tmp_path, change):
+def test_other_weights_are_refused(tmp_path, monkeypatch, change, shipped):
+    """Only the file of the repository is restored by git."""
     path = tmp_path / "small_sam.safetensors"
     path.with_suffix(".json").write_text(WEIGHTS.with_suffix(".json").read_text())
     if change == "content":
         path.write_bytes(WEIGHTS.read_bytes()[:-1] + b"\0")
-    with pytest.raises(WeightsError, match="restore"):
+    if shipped:
+        monkeypatch.setattr("lib.sam.small.WEIGHTS", path)
+    with pytest.raises(WeightsError, match=r"small_sam\.json") as error:
         load_small_sam(path)
+    assert ("git checkout" in str(error.value)) == shipped
 
 
 def test_the_card_is_made_from_the_facts(tmp_path):

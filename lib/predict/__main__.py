@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         jobs = find_jobs(options.images, options.output)
         model = load_model(options.model, device=options.device, precision=options.precision)
         size = options.size or model.card.size
-        _try_size(model, size)
+        _try_size(model, size, options)
     except (InputError, ModelFileError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
@@ -117,12 +117,16 @@ def _at_least_1(text: str) -> int:
     return int(text)
 
 
-def _try_size(model, size: int) -> None:
-    """Find out before the first picture whether the model takes images of that size."""
+def _try_size(model, size: int, options: argparse.Namespace) -> None:
+    """Find out before the first picture whether the model runs on images of that size."""
     try:
         model(torch.zeros(1, 3, size, size))
-    except (ValueError, RuntimeError) as error:
-        raise InputError(f"--size {size}: {error}") from error
+    except (ValueError, RuntimeError) as error:  # of the size, of memory, of the device
+        origin = "--size" if options.size else "the size of its training"
+        remedy = "leave --size out" if options.size else "try --device cpu or another --size"
+        raise InputError(
+            f"{options.model} cannot be run on images of {size} px ({origin}): {error}; {remedy}"
+        ) from error
 
 
 if __name__ == "__main__":

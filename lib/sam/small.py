@@ -92,30 +92,31 @@ def build_small_sam(*, width=192, depth=6, heads=6, prompt_width=128):
 
 
 def parameter_count(module):
-    """Number of trainable values in `module`."""
+    """Number of values in all parameters of `module`, frozen ones included."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def load_small_sam(weights=WEIGHTS):
     """The shipped small SAM in eval mode.
 
-    `weights`: the safetensors file; its SHA-256 must be the one in the JSON card beside it.
+    `weights`: the safetensors file, by default the shipped one, or another that
+    `lib.training.small_sam_run` wrote; its SHA-256 must be the one in the JSON card beside it.
 
-    Raises `WeightsError` if the file is missing or is not the one of the card.
+    Raises `WeightsError` if the file or its card is missing, or they do not belong together.
     """
     weights = Path(weights)
     card = weights.with_suffix(".json")
+    remedy = "copy both again from the folder that `python -m lib.training.small_sam_run` wrote"
+    if weights.resolve() == WEIGHTS.resolve():
+        remedy = "restore both with `git checkout weights`"
     if not weights.is_file() or not card.is_file():
-        raise WeightsError(
-            f"{weights} and {card.name} come with the repository; restore them with "
-            "`git checkout weights`, or train with `python -m lib.training.small_sam_run`"
-        )
+        raise WeightsError(f"{weights} and its card {card.name} must both be there: {remedy}")
     expected = json.loads(card.read_text(encoding="utf-8"))["sha256"]
     found = hashlib.sha256(weights.read_bytes()).hexdigest()
     if found != expected:
         raise WeightsError(
-            f"{weights} has SHA-256 {found[:12]}..., its card says {expected[:12]}...: it is "
-            "damaged or was replaced; restore it with `git checkout weights`"
+            f"{weights} has SHA-256 {found[:12]}..., its card {card.name} says "
+            f"{expected[:12]}...: one of them is damaged or was replaced; {remedy}"
         )
     sam = build_small_sam()
     sam.load_state_dict(load_file(weights))
