@@ -9,15 +9,13 @@ less than the clock. Then with one worker process a core, by the clock.
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import numpy
-
 from lib.data.engine import VERSION, generate
+from lib.evaluation.provenance import provenance
 
 TARGET = 150.0  # images a second on two cores at 256 px
 SEED = 12
@@ -30,6 +28,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--output", type=Path, help="JSON file to write")
     chosen = parser.parse_args()
+    origin = provenance()
     draw(range(10))  # textures and tables are made once in a process
     one = [per_cpu_second(chosen.images) for _ in range(chosen.repeats)]
     cores = os.cpu_count() or 1
@@ -39,8 +38,8 @@ def main() -> None:
     report = {
         "benchmark": "engine",
         "command": "python benchmarks/engine.py",
-        "hardware": {"cores": cores, "load_average": round(os.getloadavg()[0], 1)},
-        "packages": {"python": platform.python_version(), "numpy": numpy.__version__},
+        **origin,
+        "load_average": round(os.getloadavg()[0], 1),
         "engine_version": VERSION,
         "size": 256,
         "images_per_cpu_second": summary(one),

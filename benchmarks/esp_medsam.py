@@ -8,8 +8,6 @@ trained ones; each measurement of memory runs in a process of its own.
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import time
 from pathlib import Path
@@ -23,6 +21,7 @@ from lib.data.batches import BatchStream
 from lib.data.mixture import MixtureDataset
 from lib.data.synthetic import MODALITIES, SyntheticDataset
 from lib.evaluation.cost import peak_memory
+from lib.evaluation.provenance import provenance
 from lib.models.multiply_adds import multiply_adds
 from lib.models.parameter_table import claims_table, parameter_table
 from lib.sam.checkpoints import load_sam
@@ -53,7 +52,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4, help="images of an epoch of stage C")
     parser.add_argument("--teacher", default="vit_b", help="SAM of the teacher and of the encoder")
     options = parser.parse_args()
-    started = time.perf_counter()
+    origin, started = provenance(), time.perf_counter()
     model = student()
     results = {
         "parameters": parameter_table(model),
@@ -79,8 +78,7 @@ def main() -> None:
         "benchmark": "esp_medsam",
         "command": "python benchmarks/esp_medsam.py",
         "options": {k: v for k, v in vars(options).items() if k != "output"},
-        "hardware": {"cores": os.cpu_count(), "threads": torch.get_num_threads()},
-        "packages": {"python": platform.python_version(), "torch": torch.__version__},
+        **origin,
         "seconds": round(time.perf_counter() - started, 1),
         "results": results,
     }

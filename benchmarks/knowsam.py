@@ -10,8 +10,6 @@ from the same weights and images, and what they compute is compared in the same 
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import time
 from argparse import Namespace
@@ -27,7 +25,7 @@ from PIL import Image
 from sam import alone  # the benchmark beside this one
 from torch import Tensor, nn
 
-from lib.evaluation.provenance import peak_memory_mb
+from lib.evaluation.provenance import peak_memory_mb, provenance
 from lib.models.inference import optimise_for_inference
 from lib.training.knowsam import KnowSamConfig
 
@@ -61,7 +59,7 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs=5, default=KnowSamConfig().widths)
     parser.add_argument("--compile", action="store_true", help="compile this project's networks")
     options = parser.parse_args()
-    started = time.perf_counter()
+    origin, started = provenance(), time.perf_counter()
     settings = {key: value for key, value in vars(options).items() if key != "output"}
     results = {
         "equality": alone(equality, **settings),
@@ -73,8 +71,7 @@ def main() -> None:
         "benchmark": "knowsam",
         "command": "python benchmarks/knowsam.py",
         "options": settings,
-        "hardware": {"cores": os.cpu_count(), "threads": torch.get_num_threads()},
-        "packages": {"python": platform.python_version(), "torch": torch.__version__},
+        **origin,
         "seconds": round(time.perf_counter() - started, 1),
         "results": results,
         "targets": targets(results),

@@ -10,8 +10,6 @@ is its own. Seconds depend on the machine and on what else runs there; ratios mu
 import argparse
 import json
 import multiprocessing
-import os
-import platform
 import sys
 import tempfile
 import time
@@ -23,7 +21,7 @@ from types import SimpleNamespace
 import torch
 from segment_anything import SamPredictor
 
-from lib.evaluation.provenance import peak_memory_mb
+from lib.evaluation.provenance import peak_memory_mb, provenance
 from lib.sam.checkpoints import load_sam
 from lib.sam.embeddings import EmbeddingCache
 from lib.sam.frozen import FrozenSam
@@ -36,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
-    started = time.perf_counter()
+    origin, started = provenance(), time.perf_counter()
     results = {"mining_cache": alone(mining), "batched_decoding": alone(decoding)}
     for result, target in ((results[name], TARGETS[name]) for name in TARGETS):
         result["target"] = target
@@ -57,8 +55,7 @@ def main() -> None:
     report = {
         "benchmark": "sam",
         "command": "python benchmarks/sam.py",
-        "hardware": {"cores": os.cpu_count(), "threads": torch.get_num_threads()},
-        "packages": {"python": platform.python_version(), "torch": torch.__version__},
+        **origin,
         "seconds": round(time.perf_counter() - started, 1),
         "results": results,
     }

@@ -220,8 +220,14 @@ def test_commit_of_a_repository(tmp_path):
     assert commit(tmp_path) == head
     (tmp_path / "results" / "new.json").write_text("{}")
     assert commit(tmp_path) == head  # results are not code
-    (tmp_path / "lib" / "code.py").write_text("a = 2\n")
-    assert commit(tmp_path) == head + "+dirty"
+    for folder in ("lib", "weights", "workflow", "benchmarks", "data_scripts"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "code.py").write_text("a = 2\n")
+        assert commit(tmp_path) == head + "+dirty"
+        git("add", folder)
+        git("commit", "-q", "-m", folder)
+        head = git("rev-parse", "HEAD")
+        assert commit(tmp_path) == head
     assert commit(tmp_path / "lib") is None  # not that repository's own top
 
 

@@ -1,5 +1,6 @@
 """Small SAMs with other image encoders, and their comparison at an equal budget."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from lib.sam.hybrid import HybridEncoder, build_hybrid_sam
 from lib.sam.resize import resize_positions
 from lib.sam.small import build_small_sam
+from lib.training import small_sam_architectures
 from lib.training.clock import Clock
 from lib.training.small_sam import SmallSamConfig, SmallSamPretraining
 from lib.training.small_sam_architectures import measure
@@ -76,3 +78,19 @@ def test_architectures_are_trained_scored_and_timed(tmp_path, monkeypatch):
         assert found["decoder_ms"] > 0
         assert found["megabytes"] == pytest.approx(4e-6 * found["parameters"], abs=0.15)
         assert {row["px"] for row in found["curve"]} == {128, 256}
+
+
+def test_the_origin_is_asked_before_the_measurement(tmp_path, monkeypatch):
+    asked = []
+
+    def measured(*arguments, **settings):
+        assert asked
+        return {}
+
+    module, images = small_sam_architectures, torch.zeros(1, 3, 8, 8)
+    monkeypatch.setattr(module, "provenance", lambda: asked.append(1) or {"commit": "abc"})
+    monkeypatch.setattr(module, "generated_objects", lambda count: (images, images[:, 0] > 0))
+    monkeypatch.setattr(module, "measure", measured)
+    path = tmp_path / "report.json"
+    module.main(["--output", str(tmp_path), "--results", str(path)])
+    assert json.loads(path.read_text())["commit"] == "abc"

@@ -25,6 +25,8 @@ PACKAGES = (
     "lightning-fabric",
 )
 REPOSITORY = Path(__file__).resolve().parents[2]
+# What a result can depend on: notebooks and results change by being run.
+CODE = ("lib", "weights", "workflow", "benchmarks", "data_scripts")
 
 
 def provenance() -> dict[str, object]:
@@ -45,8 +47,7 @@ def commit(repository: Path = REPOSITORY) -> str | None:
         if Path(top).resolve() != repository.resolve():
             return None  # an installed copy inside somebody else's repository
         head = _git("rev-parse", "HEAD", at=repository)
-        # Only what a result can depend on: notebooks and results change by being run.
-        changed = _git("status", "--porcelain", "--", "lib", "weights", at=repository)
+        changed = _git("status", "--porcelain", "--", *CODE, at=repository)
     except (OSError, subprocess.CalledProcessError):
         return None
     return head + ("+dirty" if changed else "")

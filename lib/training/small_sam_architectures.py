@@ -101,6 +101,7 @@ def main(arguments=None):
     parser.add_argument("--results", default="results/benchmarks/small_sam_architectures.json")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args(arguments)
+    origin = provenance()
     objects = {"generated": generated_objects(chosen.images)[:2]}
     for name, root in named_once(parser, chosen.data_root).items():
         objects[name] = real_objects(root, chosen.images)[1:3]
@@ -108,7 +109,7 @@ def main(arguments=None):
     report = {
         "engine_version": VERSION, "cpu_minutes": chosen.minutes, "seed": chosen.seed,
         "threads": torch.get_num_threads(), "images": {k: len(v[0]) for k, v in objects.items()},
-        "architectures": found, **provenance(),
+        "architectures": found, **origin,
     }  # fmt: skip
     Path(chosen.results).parent.mkdir(parents=True, exist_ok=True)
     Path(chosen.results).write_text(json.dumps(report, indent=1) + "\n")
