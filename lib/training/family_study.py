@@ -29,6 +29,7 @@ from lib.training.history import History
 from lib.training.knowsam_switches import ABLATIONS, SWITCHES, build_switched
 from lib.training.loop import fit
 from lib.training.method import Method
+from lib.training.reporting import Reporter
 
 VARIANTS = {None: "", "frozen": "SKD, frozen SAM", "adapted": "SKD, adapted SAM"}
 OF_SAM = ("sam", "sam_size")  # settings that change nothing without one
@@ -90,7 +91,7 @@ class FamilyCell:
     sam: Callable[[], Sam]  # a fresh one at each call: adapters change it
     results: Path
     checkpoints: Path | None = None
-    progress: bool | Callable = True
+    progress: bool | Reporter = True
 
     def __post_init__(self) -> None:
         """Turn the names of the split into indices."""

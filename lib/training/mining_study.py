@@ -10,7 +10,7 @@ import copy
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from lib.training.history import History
 from lib.training.knowledge_mining import KnowledgeMining, KnowledgeMiningConfig
 from lib.training.loop import fit
 from lib.training.pseudo_labels import PseudoLabels
+from lib.training.reporting import Reporter
 from lib.training.supervised import Supervised, SupervisedConfig
 
 SUPERVISED, LONGER, SELF = "supervised", "supervised, more steps", "self-training"
@@ -105,7 +106,7 @@ class Cell:
     results: Path
     checkpoints: Path | None = None
     replace: bool = False  # records of other runs with the same names, as when trying things out
-    progress: bool | Callable = True
+    progress: bool | Reporter = True
 
     def __post_init__(self) -> None:
         """Turn the names of the split into indices."""
