@@ -5,14 +5,17 @@ import torch
 from tiny_sam import tiny_sam
 
 from lib.sam.frozen import FrozenSam
-from lib.training.esp_medsam.in_place import encoder_scores, masks_by_prompt, objects_of
-from lib.training.prompt_trials import mask_ious
+from lib.training.esp_medsam.in_place import encoder_scores, masks_by_prompt
+from lib.training.prompt_trials import largest_objects, mask_ious
 
 
 class Three:
     """Images 0, 1, 2 of 64 px; the second is empty, the last has a large and a small object."""
 
     title = "three"
+
+    def __len__(self):
+        return 3
 
     def image(self, index):
         return torch.full((3, 64, 64), 0.2 * index)
@@ -31,17 +34,8 @@ def sam():
     return FrozenSam(tiny_sam(64))
 
 
-def test_largest_objects_of_the_images_that_have_one():
-    images, masks = objects_of(Three(), [0, 1, 2], 5)
-    assert images[:, 0, 0, 0].tolist() == pytest.approx([0, 0.4])
-    assert masks.sum((1, 2)).tolist() == [32 * 32, 32 * 32]
-    assert len(objects_of(Three(), [0, 1, 2], 1)[0]) == 1
-    with pytest.raises(ValueError, match="three: none of the 1 images"):
-        objects_of(Three(), [1], 5)
-
-
 def test_sam_in_its_own_place_has_no_error_and_its_own_masks(sam):
-    tests = {"both": objects_of(Three(), range(3), 5)}
+    tests = {"both": largest_objects(Three(), 5)}
     images, targets = tests["both"]
     embedding = sam.encode(images)
     scores = encoder_scores(sam.encode, tests, sam)["both"]
@@ -53,7 +47,7 @@ def test_sam_in_its_own_place_has_no_error_and_its_own_masks(sam):
 
 
 def test_masks_are_those_of_the_embedding_that_is_given(sam):
-    images, targets = objects_of(Three(), range(3), 5)
+    images, targets = largest_objects(Three(), 5)
     embedding = sam.encode(images)
     swapped = masks_by_prompt(sam, embedding.flip(0), targets)
     # Both objects lie in one place, so the prompts agree and only the embeddings are swapped.
@@ -63,6 +57,6 @@ def test_masks_are_those_of_the_embedding_that_is_given(sam):
 
 
 def test_error_of_a_constant_shift_is_its_square(sam):
-    tests = {"both": objects_of(Three(), range(3), 5)}
+    tests = {"both": largest_objects(Three(), 5)}
     scores = encoder_scores(lambda images: sam.encode(images) + 0.3, tests, sam)
     assert scores["both"]["MSE"] == pytest.approx(0.09, rel=1e-4)

@@ -3,36 +3,16 @@
 What `lib.training.prompt_trials` asks of a SAM is asked here of an embedding, whoever made it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from statistics import fmean
 
-import torch
 from torch import Tensor
 
-from lib.data.dataset import SegmentationDataset
 from lib.sam.frozen import FrozenSam
 from lib.training.esp_medsam.common import embedding_error
 from lib.training.prompt_trials import box_prompts, mask_ious, simulated_clicks
-from lib.training.small_sam_evaluation import largest_object
 
-Objects = tuple[Tensor, Tensor]  # images N x 3 x H x W in [0, 1], masks N x H x W bool
-
-
-def objects_of(dataset: SegmentationDataset, indices: Sequence[int], count: int) -> Objects:
-    """The first `count` of the images `indices` with a foreground, the largest object of each.
-
-    Raises:
-        ValueError: none of them has a foreground.
-    """
-    found = []
-    for i in indices:
-        mask = largest_object(dataset.mask(i)) if len(found) < count else None
-        if mask is not None:
-            found.append((dataset.image(i), torch.from_numpy(mask)))
-    if not found:
-        raise ValueError(f"{dataset.title}: none of the {len(indices)} images has a foreground")
-    images, masks = zip(*found, strict=True)
-    return torch.stack(images), torch.stack(masks)
+Objects = tuple[Tensor, Tensor]  # of `lib.training.prompt_trials.largest_objects`
 
 
 def masks_by_prompt(sam: FrozenSam, embedding: Tensor, targets: Tensor) -> dict[str, Tensor]:

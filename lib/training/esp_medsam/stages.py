@@ -8,7 +8,8 @@ from torch import nn
 
 from lib.data.batches import BatchStream
 from lib.evaluation.provenance import provenance
-from lib.fingerprint import tensor_bytes
+from lib.files import replacing
+from lib.fingerprint import tensors_fingerprint
 from lib.training.history import History
 from lib.training.loop import fit
 from lib.training.method import Method
@@ -59,18 +60,15 @@ def run_stage(
     if found is not None and found["ended_at"] == ended:
         return found
     record = {**run, **_summary(history), "ended_at": ended, **(under or provenance())}
-    written.write_text(json.dumps(record, indent=1, default=str) + "\n", "utf-8")
+    with replacing(written) as temporary:
+        temporary.write_text(json.dumps(record, indent=1, default=str) + "\n", "utf-8")
     return record
 
 
 def weights_fingerprint(module: nn.Module) -> str:
     """SHA-256 over names, shapes and values of all tensors in the module's state."""
-    digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        if hasattr(tensor, "shape"):  # a method's extra state need not be a tensor
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-            digest.update(tensor_bytes(tensor))
-    return digest.hexdigest()
+    state = module.state_dict().items()  # a method's extra state need not be a tensor
+    return tensors_fingerprint({name: t for name, t in state if hasattr(t, "shape")})
 
 
 def _summary(history: History) -> dict:
