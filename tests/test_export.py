@@ -23,6 +23,7 @@ from lib.export import (
 )
 from lib.export.onnx import _require_equal
 from lib.models import Architecture
+from lib.training.esp_medsam import EspConfig, build_student
 from lib.training.method import inference
 from lib.training.supervised import Supervised, SupervisedConfig
 
@@ -74,6 +75,12 @@ def branches():
 # -- ONNX ----------------------------------------------------------------------------------------
 
 
+def wide_esp():
+    """Wide enough beside its two queries for the other ways of `FewTokenAttention`."""
+    torch.manual_seed(0)
+    return build_student(EspConfig.quick(), modalities=["fundus", "xray"], width=128)
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -86,8 +93,16 @@ def branches():
         ),
         lambda: FixedModality(tiny_esp(), "xray"),
         lambda: FixedModality(grown_esp(), "xray"),
+        lambda: FixedModality(wide_esp(), "xray"),
     ],
-    ids=["U-Net++", "MC-seg", "students as released", "ESP-MedSAM", "ESP-MedSAM with one more"],
+    ids=[
+        "U-Net++",
+        "MC-seg",
+        "students as released",
+        "ESP-MedSAM",
+        "ESP-MedSAM with one more",
+        "ESP-MedSAM whose few queries spare the tokens' projections",
+    ],
 )
 def test_onnx_runtime_computes_the_same_for_any_batch(tmp_path, make):
     model = make()

@@ -37,7 +37,8 @@ class FewTokenAttention(Attention):
         """Few queries: they are taken to the keys' channels, and only the mean value projected."""
         queries = self._heads(self.q_proj(q) * self._scale) @ self._by_head(self.k_proj.weight)
         weights = (queries.flatten(1, 2) @ k.transpose(1, 2)).softmax(dim=-1)  # B x heads n x M
-        mean = (weights @ v).unflatten(1, (self.num_heads, -1))
+        batch, count, _ = q.shape  # not unflatten: a traced export would fix the batch's length
+        mean = (weights @ v).reshape(batch, self.num_heads, count, -1)
         values = mean @ self._by_head(self.v_proj.weight).transpose(1, 2)
         return self.out_proj(self._recombine_heads(values) + self.v_proj.bias)
 
