@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lib.sam import embeddings
-from lib.sam.embeddings import EmbeddingCache
+from lib.sam.embeddings import EmbeddingCache, room_for
 
 SIZE = 4 * 4 * 8 * 8  # bytes of one tensor below, without the header
 
@@ -247,3 +247,11 @@ def test_arguments_that_make_no_sense(tmp_path):
         EmbeddingCache(tmp_path, max_bytes=0)
     with pytest.raises(ValueError, match="dtype"):
         EmbeddingCache(tmp_path, dtype=torch.int8)
+
+
+def test_there_is_room_for_as_many_as_were_asked_for(tmp_path):
+    cache = EmbeddingCache(tmp_path, max_bytes=room_for(40, 64, least=0))
+    for number in range(40):  # 16 tokens each; nothing is removed, so nothing warns
+        cache.put(f"image {number}", torch.zeros(256, 4, 4))
+    assert all(f"image {number}" in cache for number in range(40))
+    assert room_for(1, 64) == 20 * 1024**3

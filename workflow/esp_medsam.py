@@ -19,7 +19,7 @@ from pathlib import Path
 from lib.data.splits import Split, check_leaks
 from lib.evaluation.records import Record
 from lib.sam.checkpoints import load_sam, sam_label
-from lib.sam.embeddings import EmbeddingCache
+from lib.sam.embeddings import EmbeddingCache, room_for
 from lib.training.errors import TrainingError
 from lib.training.esp_medsam.controllers import JointConfig
 from lib.training.esp_medsam.recipe import EspRecipe
@@ -57,6 +57,7 @@ def main() -> None:
     steps = int(dict(options.steps).get("transfer", 200))
     masks = replace(masks, learning_rate=rate, steps=steps)
     transfer = TransferConfig(masks=masks, images=options.images)
+    room = room_for(4 * len(data.train), options.size)  # two views, SAM's and the teacher's
     for seed in options.seeds:
         study = EspStudy(
             data=data,
@@ -66,7 +67,7 @@ def main() -> None:
             results=options.output,
             directory=options.checkpoints,
             sam_name=sam_label(options.sam, options.checkpoint),
-            cache=EmbeddingCache(options.cache, max_bytes=_room(len(data.train), options.size)),
+            cache=EmbeddingCache(options.cache, max_bytes=room),
             replace=options.replace,
             settings={"device": options.device, "precision": options.precision},
         )
@@ -110,14 +111,6 @@ def _data(options: argparse.Namespace):
     if not sources:
         raise SystemExit("give --modality NAME=DIR (several times) or --synthetic")
     return prepare(sources, limits=limits, splits=options.splits, part=options.part)
-
-
-def _room(images: int, size: int) -> int:
-    """Bytes of all embeddings: two views, SAM's and the teacher's, 256 float32 a token, 1/4 over.
-
-    A cache that is too small throws out what is needed next.
-    """
-    return max(20 << 30, 5 * images * (size // 16) ** 2 * 1024)
 
 
 def _leaks(data: StudyData):

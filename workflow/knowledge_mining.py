@@ -15,7 +15,7 @@ from pathlib import Path
 from lib.data.open import open_dataset
 from lib.data.splits import Split, load_split, make_split, save_split
 from lib.sam.checkpoints import load_sam, sam_label
-from lib.sam.embeddings import EmbeddingCache
+from lib.sam.embeddings import EmbeddingCache, room_for
 from lib.sam.frozen import FrozenSam
 from lib.training.errors import TrainingError
 from lib.training.mining_study import (
@@ -43,10 +43,8 @@ def main() -> None:
 
     dataset = _open(options, config.size)
     split = _split(options, dataset)
-    # Every unlabelled image, 256 float32 a token, and a quarter over: what is too small throws out
-    # what is needed next.
-    room = 1280 * len(split.train) * (config.sam_size // 16) ** 2
-    cache = EmbeddingCache(options.cache, max_bytes=max(20 << 30, room))
+    room = room_for(len(split.train), config.sam_size)
+    cache = EmbeddingCache(options.cache, max_bytes=room)
     sam = load_sam(config.sam, options.checkpoint, image_size=config.sam_size)
     sam = FrozenSam(sam, cache=cache, device=config.device)
     config = replace(config, sam=sam_label(config.sam, options.checkpoint))  # for the records

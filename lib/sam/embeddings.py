@@ -206,3 +206,16 @@ class EmbeddingCache:
         if not self._warned:
             warnings.warn(f"embedding cache {self.directory}: {message}", stacklevel=4)
             self._warned = True
+
+
+def room_for(count: int, image_size: int, *, least: int = 20 * 1024**3) -> int:
+    """`max_bytes` for `count` embeddings of SAM (256 float32 a token), a quarter to spare.
+
+    A cache that is too small throws out what is needed next.
+
+    Args:
+        count: embeddings that a run reads again: images times views times encoders.
+        image_size: side of SAM's images in pixels; a token stands for 16 x 16 of them.
+        least: bytes that are allowed in any case.
+    """
+    return max(least, count * (image_size // 16) ** 2 * 256 * 4 * 5 // 4)
