@@ -5,19 +5,14 @@ of steps; they differ only in what they do with them. Finished runs are found ag
 records and interrupted ones by their checkpoints, so a study goes on where it stopped.
 """
 
-import copy
-import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 
 from segment_anything.modeling import Sam
 
 from lib.data.batches import BatchStream
-from lib.data.dataset import SegmentationDataset
-from lib.data.splits import Split, labelled_subset
 from lib.evaluation.metrics import summarise
 from lib.evaluation.provenance import provenance
 from lib.evaluation.records import Record, find_record, write_record
@@ -27,9 +22,16 @@ from lib.training.evaluate import evaluate
 from lib.training.family import BASELINES, WITH_SAM, Budget, batches, build_method
 from lib.training.history import History
 from lib.training.knowsam_switches import ABLATIONS, SWITCHES, build_switched
-from lib.training.loop import fit
 from lib.training.method import Method
-from lib.training.reporting import Reporter
+from lib.training.study import (
+    StudyCell,
+    add_cost,
+    cell_record,
+    folder_name,
+    score_test_images,
+    summary,
+    train,
+)
 
 VARIANTS = {None: "", "frozen": "SKD, frozen SAM", "adapted": "SKD, adapted SAM"}
 OF_SAM = ("sam", "sam_size")  # settings that change nothing without one
@@ -79,27 +81,12 @@ def paper(**changes) -> FamilyConfig:
     return FamilyConfig(**{**sizes, **changes})
 
 
-@dataclass
-class FamilyCell:
-    """One data set, label budget and seed, with everything its runs share."""
+@dataclass(kw_only=True)
+class FamilyCell(StudyCell):
+    """A `StudyCell` whose methods each get a SAM of their own, since adapters change it."""
 
-    dataset: SegmentationDataset
-    split: Split
-    fraction: float
-    seed: int
     config: FamilyConfig
-    sam: Callable[[], Sam]  # a fresh one at each call: adapters change it
-    results: Path
-    checkpoints: Path | None = None
-    progress: bool | Reporter = True
-
-    def __post_init__(self) -> None:
-        """Turn the names of the split into indices."""
-        labelled = set(labelled_subset(self.split, self.fraction, seed=self.seed))
-        self.labelled = self.dataset.indices(n for n in self.split.train if n in labelled)
-        self.unlabelled = self.dataset.indices(n for n in self.split.train if n not in labelled)
-        self.val = self.dataset.indices(self.split.val)
-        self.test = self.dataset.indices(self.split.test)
+    sam: Callable[[], Sam]
 
 
 def can_run(cell: FamilyCell, name: str, distillation: str | None = None) -> bool:
@@ -118,7 +105,7 @@ def recorded(cell: FamilyCell, name: str, distillation: str | None = None) -> Re
         RecordError: there is a record of that name, but of other data or another configuration;
             found out here rather than when the training is over.
     """
-    run = _record(cell, name, distillation, {})
+    run = _record(cell, name, distillation, {}, {})
     run.parameters = _compared(cell, name, distillation)
     return find_record(run, cell.results)
 
@@ -143,33 +130,19 @@ def run_method(cell: FamilyCell, name: str, distillation: str | None = None) -> 
         seed=cell.seed,
         **batches(method),
     )
-    config = cell.config
-    history = fit(
+    history = train(
+        cell,
         method,
         stream,
-        steps=config.steps,
-        directory=cell.checkpoints and cell.checkpoints / _folder(cell, name, distillation),
-        validate=lambda m: summarise(evaluate(m, cell.dataset, cell.val)),
-        validate_every=max(1, config.steps // config.validations),
-        device=config.device,
-        precision=config.precision,
-        max_grad_norm=config.max_grad_norm,
-        progress=cell.progress,
+        steps=cell.config.steps,
+        folder=_folder(cell, name, distillation),
+        max_grad_norm=cell.config.max_grad_norm,
     )
-    rows = {"last": evaluate(method, cell.dataset, cell.test, device=config.device)}
-    masks = mask_quality(cell, method)
-    final = copy.deepcopy(method.state_dict())
-    method.load_state_dict(history.best_state)
-    rows["best"] = evaluate(method, cell.dataset, cell.test, device=config.device)
-    method.load_state_dict(final)
-
-    record = _record(cell, name, distillation, rows, **origin)
-    record.scores |= masks
+    record = _record(cell, name, distillation, score_test_images(cell, method, history), origin)
+    record.scores |= mask_quality(cell, method)
     record.parameters["method"] = method.hyperparameters()
-    record.seconds = history.seconds
-    record.peak_memory_mb = history.peak_memory_mb
-    record.peak_gpu_memory_mb = history.peak_gpu_memory_mb
-    record.history = _summary(history)
+    add_cost(record, history)
+    record.history = {**summary(history), "last_tenth": _last_tenth(history)}
     write_record(record, cell.results)
     return record
 
@@ -225,57 +198,28 @@ def _batch(config: FamilyConfig) -> int:
 
 
 def _record(
-    cell: FamilyCell,
-    name: str,
-    distillation: str | None,
-    rows: dict[str, Sequence[dict]],
-    **origin,
+    cell: FamilyCell, name: str, distillation: str | None, rows: dict, origin: dict
 ) -> Record:
-    ablated = name in ABLATIONS
-    return Record(
-        method=SWITCHES[name].method if ablated else name,
-        variant=name if ablated else VARIANTS[distillation],
-        dataset=cell.dataset.title,
-        dataset_fingerprint=cell.dataset.fingerprint(),
-        split_sha256=cell.split.sha256,
-        labelled_fraction=cell.fraction,
-        labelled_count=len(cell.labelled),
-        labelled_seed=cell.seed,
-        seed=cell.seed,
-        scores={key: summarise(value) for key, value in rows.items()},
-        per_image={key: list(value) for key, value in rows.items()},
-        parameters=_parameters(cell),
-        **origin,
-    )
+    method, variant = name, VARIANTS[distillation]
+    if name in ABLATIONS:
+        method, variant = SWITCHES[name].method, name
+    return cell_record(cell, method, variant, rows, parameters=_parameters(cell), origin=origin)
 
 
-def _summary(history: History) -> dict:
-    """Return every tenth of the losses, each loss's mean over the last tenth, all validations."""
-    stride = max(1, len(history.steps) // 10)
-    last = history.steps[-stride:]
+def _last_tenth(history: History) -> dict[str, float]:
+    """Each loss's mean over the last tenth of the steps."""
+    last = history.steps[-max(1, len(history.steps) // 10) :]
     return {
-        "loss": [[row["step"], row["total"]] for row in history.steps[stride - 1 :: stride]],
-        "last_tenth": {
-            key: sum(row[key] for row in last) / len(last)
-            for key in last[0]
-            if key not in ("step", "seconds")
-        },
-        "validation": [[row["step"], row["dice"]] for row in history.validations],
-        "best_step": history.best_step,
+        key: sum(row[key] for row in last) / len(last)
+        for key in last[0]
+        if key not in ("step", "seconds")
     }
 
 
 def _folder(cell: FamilyCell, name: str, distillation: str | None) -> str:
     """Return a folder name that changes with whatever changes the run."""
-    settings = {
-        **_compared(cell, name, distillation),
-        "split": cell.split.sha256,
-        "data": cell.dataset.fingerprint(),
-    }
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-    words = f"{cell.dataset.title} {cell.fraction:g} seed{cell.seed} {name}"
-    words = words.replace("+", " plus ") + f" {distillation or 'plain'} {digest}"
-    return "".join(c if c.isalnum() or c == "." else "_" for c in words.lower())
+    words = f"{name.replace('+', ' plus ')} {distillation or 'plain'}"
+    return folder_name(cell, words, _compared(cell, name, distillation))
 
 
 def _compared(cell: FamilyCell, name: str, distillation: str | None) -> dict:

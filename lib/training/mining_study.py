@@ -7,32 +7,33 @@ checkpoints and records, so a study that was interrupted goes on where it stoppe
 """
 
 import copy
-import hashlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from lib.data.batches import BatchStream
 from lib.data.dataset import SegmentationDataset
-from lib.data.splits import Split, labelled_subset
 from lib.devices import find_device, moved
-from lib.evaluation.metrics import score_image, summarise
+from lib.evaluation.metrics import score_image
 from lib.evaluation.provenance import provenance
 from lib.evaluation.records import Record, find_record, write_record
 from lib.models.unet_pp import build_unet_pp
 from lib.prompts.from_masks import PromptConfig
 from lib.sam.frozen import FrozenSam
-from lib.training.evaluate import evaluate
-from lib.training.history import History
 from lib.training.knowledge_mining import KnowledgeMining, KnowledgeMiningConfig
-from lib.training.loop import fit
 from lib.training.pseudo_labels import PseudoLabels
-from lib.training.reporting import Reporter
+from lib.training.study import (
+    StudyCell,
+    add_cost,
+    cell_record,
+    folder_name,
+    score_test_images,
+    summary,
+    train,
+)
 from lib.training.supervised import Supervised, SupervisedConfig
 
 SUPERVISED, LONGER, SELF = "supervised", "supervised, more steps", "self-training"
@@ -92,29 +93,17 @@ def paper(**changes) -> StudyConfig:
     return StudyConfig(**{**sizes, **changes})
 
 
-@dataclass
-class Cell:
-    """One data set, label budget and seed, with everything its runs share."""
+@dataclass(kw_only=True)
+class Cell(StudyCell):
+    """A `StudyCell` with the images that SAM is shown.
 
-    dataset: SegmentationDataset
-    sam_dataset: SegmentationDataset
-    split: Split
-    fraction: float
-    seed: int
+    replace: records of other runs with the same names are replaced, as when trying things out.
+    """
+
     config: StudyConfig
     sam: FrozenSam
-    results: Path
-    checkpoints: Path | None = None
-    replace: bool = False  # records of other runs with the same names, as when trying things out
-    progress: bool | Reporter = True
-
-    def __post_init__(self) -> None:
-        """Turn the names of the split into indices."""
-        labelled = set(labelled_subset(self.split, self.fraction, seed=self.seed))
-        self.labelled = self.dataset.indices(n for n in self.split.train if n in labelled)
-        self.unlabelled = self.dataset.indices(n for n in self.split.train if n not in labelled)
-        self.val = self.dataset.indices(self.split.val)
-        self.test = self.dataset.indices(self.split.test)
+    sam_dataset: SegmentationDataset
+    replace: bool = False
 
 
 def run_cell(cell: Cell) -> list[Record]:
@@ -234,30 +223,13 @@ def _train(
         unlabelled_batch=unlabelled,
         seed=cell.seed,
     )
-    history = fit(
-        method,
-        stream,
-        steps=steps,
-        directory=cell.checkpoints and cell.checkpoints / _folder(cell, name),
-        validate=lambda m: summarise(evaluate(m, cell.dataset, cell.val)),
-        validate_every=max(1, steps // cell.config.validations),
-        device=cell.config.device,
-        precision=cell.config.precision,
-        progress=cell.progress,
-    )
+    history = train(cell, method, stream, steps=steps, folder=_folder(cell, name))
     if known := recorded(cell, name):  # only the network was wanted
         return known
-    last = evaluate(method, cell.dataset, cell.test, device=cell.config.device)
-    final = copy.deepcopy(method.state_dict())
-    method.load_state_dict(history.best_state)
-    best = evaluate(method, cell.dataset, cell.test, device=cell.config.device)
-    method.load_state_dict(final)
-    record = _record(cell, name, {"last": last, "best": best}, origin)
+    record = _record(cell, name, score_test_images(cell, method, history), origin)
     record.parameters |= {"steps": steps, "method": method.hyperparameters()}
-    record.seconds = history.seconds
-    record.peak_memory_mb = history.peak_memory_mb
-    record.peak_gpu_memory_mb = history.peak_gpu_memory_mb
-    record.history = _summary(history, getattr(method, "log", []))
+    add_cost(record, history)
+    record.history = {**summary(history), "rounds": getattr(method, "log", [])}
     write_record(record, cell.results, replace=cell.replace)
     return record
 
@@ -265,32 +237,8 @@ def _train(
 def _record(cell: Cell, name: str, rows: dict[str, Sequence[dict]], origin: dict) -> Record:
     mode = cell.config.prompt_mode
     usual = name in WITHOUT_SAM or mode == StudyConfig.prompt_mode
-    return Record(
-        method=name,
-        variant="" if usual else f"{mode} prompts",
-        dataset=cell.dataset.title,
-        dataset_fingerprint=cell.dataset.fingerprint(),
-        split_sha256=cell.split.sha256,
-        labelled_fraction=cell.fraction,
-        labelled_count=len(cell.labelled),
-        labelled_seed=cell.seed,
-        seed=cell.seed,
-        scores={key: summarise(value) for key, value in rows.items()},
-        per_image={key: list(value) for key, value in rows.items()},
-        parameters=parameters_of(cell),
-        **origin,
-    )
-
-
-def _summary(history: History, log: list[dict]) -> dict:
-    """Return every tenth of the losses, all validation scores, and the rounds of mining."""
-    stride = max(1, len(history.steps) // 10)
-    return {
-        "loss": [[row["step"], row["total"]] for row in history.steps[stride - 1 :: stride]],
-        "validation": [[row["step"], row["dice"]] for row in history.validations],
-        "best_step": history.best_step,
-        "rounds": log,
-    }
+    variant = "" if usual else f"{mode} prompts"
+    return cell_record(cell, name, variant, rows, parameters=parameters_of(cell), origin=origin)
 
 
 def _shared(cell: Cell) -> dict:
@@ -304,14 +252,7 @@ def _folder(cell: Cell, name: str) -> str:
 
     A checkpoint does not know which weights its run started from, so the name must.
     """
-    settings = {
-        **_compared(cell, name),
-        "split": cell.split.sha256,
-        "data": cell.dataset.fingerprint(),
-    }
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-    words = f"{cell.dataset.title} {cell.fraction:g} seed{cell.seed} {name} {digest}"
-    return "".join(c if c.isalnum() or c == "." else "_" for c in words.lower())
+    return folder_name(cell, name, _compared(cell, name))
 
 
 def _compared(cell: Cell, name: str) -> dict:
