@@ -293,7 +293,9 @@ def test_without_batch_norm_sam_needs_no_gradient_for_unlabelled_images(prompts)
     losses.total.backward()
     split = {name: p.grad.clone() for name, p in method.named_parameters()}
     graded = []
-    method.teacher.register_forward_hook(lambda m, i, out: graded.append(out.requires_grad))
+    method.teacher.sam.image_encoder.register_forward_hook(
+        lambda m, i, out: graded.append(out.requires_grad)
+    )
     method.step(batch, MIDDLE)
     assert graded == [True, False]
 

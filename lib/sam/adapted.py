@@ -8,6 +8,7 @@ from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lib.sam.adapters import adapters
 from lib.sam.decode import decode_batch
@@ -64,7 +65,7 @@ class AdaptedSam(nn.Module):
                 there is no `prompts` network.
             learnt_from: number of leading images whose logits reach a loss; None for all. The
                 decoder looks at each image alone, so it keeps no gradient for the others. Encoder
-                and prompts do: BatchNorm in the prompts lets images feel each other.
+                and prompts keep it where BatchNorm in the prompts lets images feel each other.
 
         Raises:
             ValueError: boxes beside a `prompts` network, or mask prompts of another batch or size.
@@ -76,21 +77,22 @@ class AdaptedSam(nn.Module):
                 f"mask_logits {tuple(mask_logits.shape)} must have the batch and the size of the "
                 f"image {tuple(image.shape)}"
             )
+        count = len(image) if learnt_from is None else learnt_from
+        first, others = slice(count), slice(count, None)
+        if count < len(image) and not any(isinstance(m, _BatchNorm) for m in self.modules()):
+            logits = self(*_rows(first, image, mask_logits, boxes))
+            with torch.no_grad():
+                silent = self(*_rows(others, image, mask_logits, boxes))
+            return torch.cat([logits, silent])
         embedding = self.sam.image_encoder(self._input(image))
         tokens = None if self.prompts is None else self.prompts(embedding)
         parts = (embedding, mask_logits, tokens, boxes)
-
-        def decode(rows: slice) -> Tensor:
-            chosen = (None if part is None else part[rows] for part in parts)
-            return self._decode(*chosen)
-
-        count = len(image) if learnt_from is None else learnt_from
-        logits = decode(slice(count))
+        logits = self._decode(*_rows(first, *parts))
         if count == len(image):
             return logits
         with torch.no_grad():
-            others = decode(slice(count, None))
-        return torch.cat([logits, others])
+            silent = self._decode(*_rows(others, *parts))
+        return torch.cat([logits, silent])
 
     def _decode(
         self, embedding: Tensor, mask_logits: Tensor, tokens: Tensor | None, boxes: Tensor | None
@@ -135,3 +137,7 @@ class AdaptedSam(nn.Module):
         frame = inside.amin(dim=(2, 3), keepdim=True).clamp(max=0).repeat(1, 1, *side)
         frame[..., :height, :width] = inside
         return frame
+
+
+def _rows(chosen: slice, *parts: Tensor | None) -> list[Tensor | None]:
+    return [None if part is None else part[chosen] for part in parts]

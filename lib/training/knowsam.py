@@ -224,22 +224,10 @@ class KnowSam(Method):
 
         Args:
             images: B x 3 x H x W in [0, 1]. fused: logits of the fusion, B x C x H x W.
-            labelled: images whose masks SAM learns from. BatchNorm in the prompts couples all
-                images, so that the others' gradient counts too; without it they need none.
+            labelled: images whose masks SAM learns from.
         """
-        config = self.config
-        boxes = class_boxes(fused) if config.prompts == "box" else None
-        coupled = config.prompts == "learned" and config.prompt_norm == "batch"
-        if coupled or labelled == len(images):
-            return self.teacher(images, fused, boxes, learnt_from=labelled)
-
-        def part(rows: slice) -> Tensor:
-            return self.teacher(images[rows], fused[rows], None if boxes is None else boxes[rows])
-
-        own = part(slice(labelled))
-        with torch.no_grad():
-            others = part(slice(labelled, None))
-        return torch.cat([own, others])
+        boxes = class_boxes(fused) if self.config.prompts == "box" else None
+        return self.teacher(images, fused, boxes, learnt_from=labelled)
 
     def student_logits(self, image: Tensor) -> list[Tensor]:
         """Logits of both subnets: those that a teacher teaches, not their fusion."""

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from lib.losses.segmentation import bce_dice
 from lib.prompts.class_boxes import class_boxes
@@ -114,16 +113,9 @@ class AdaptedTeacher(nn.Module):
         return Lesson(logits, answered, loss)
 
     def answer(self, images: Tensor, student: Tensor, *, trained: int) -> Tensor:
-        """SAM's logits `B x C x H x W`, with the whole gradient of the first `trained` images.
-
-        The others need none, unless BatchNorm in the prompts couples them with the first.
-        """
-        coupled = any(isinstance(module, _BatchNorm) for module in self.sam.modules())
-        if coupled or trained == len(images):
-            return self._ask(images, student)
-        with torch.no_grad():
-            others = self._ask(images[trained:], student[trained:])
-        return torch.cat([self._ask(images[:trained], student[:trained]), others])
+        """SAM's logits `B x C x H x W`, with the whole gradient of the first `trained` images."""
+        boxes = class_boxes(student) if self.sam.prompts is None else None
+        return self.sam(images, student, boxes, learnt_from=trained)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Adam over adapters and learnable prompts."""
@@ -137,10 +129,6 @@ class AdaptedTeacher(nn.Module):
             "cross_entropy": self.cross_entropy,
             "dice": self.dice,
         }
-
-    def _ask(self, images: Tensor, student: Tensor) -> Tensor:
-        boxes = class_boxes(student) if self.sam.prompts is None else None
-        return self.sam(images, student, boxes)
 
 
 def teacher_of(sam: FrozenSam | AdaptedSam | FrozenTeacher | AdaptedTeacher):
