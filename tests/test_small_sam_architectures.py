@@ -13,7 +13,7 @@ from lib.training import small_sam_architectures
 from lib.training.clock import Clock
 from lib.training.small_sam import SmallSamConfig, SmallSamPretraining
 from lib.training.small_sam_architectures import measure
-from lib.training.small_sam_records import generated_objects
+from lib.training.small_sam_objects import generated_objects
 
 NAME = "mobilenetv3_small_050"  # the smallest of timm's with features at stride 16
 

@@ -16,16 +16,16 @@ from lib.training.method import Progress
 from lib.training.small_sam import SmallSamConfig
 from lib.training.small_sam_card import save_small_sam
 from lib.training.small_sam_ingredients import PROMPTS, compare, measure
-from lib.training.small_sam_records import generated_objects
+from lib.training.small_sam_objects import generated_objects
 from lib.training.small_sam_run import (
     CURVE,
     MinuteLine,
     TimedPretraining,
     TimedStream,
     main,
-    mix,
     pretrain,
 )
+from lib.training.small_sam_soup import mix
 
 
 @pytest.fixture

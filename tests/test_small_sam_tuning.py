@@ -13,7 +13,7 @@ from lib.sam.small import build_small_sam, load_small_sam
 from lib.training import small_sam_tuning
 from lib.training.small_sam import SmallSamConfig
 from lib.training.small_sam_card import update_card
-from lib.training.small_sam_records import named_folder
+from lib.training.small_sam_objects import named_folder
 from lib.training.small_sam_tuning import tune
 
 

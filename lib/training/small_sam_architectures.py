@@ -24,7 +24,7 @@ from lib.sam.hybrid import build_hybrid_sam
 from lib.sam.small import IMAGE_SIZE, build_small_sam, parameter_count
 from lib.training.small_sam import decode_prompted
 from lib.training.small_sam_evaluation import evaluate_prompts, summarise_prompts
-from lib.training.small_sam_records import generated_objects, named_folder, named_once, real_objects
+from lib.training.small_sam_objects import generated_objects, named_folder, named_once, real_objects
 from lib.training.small_sam_run import pretrain
 
 ARCHITECTURES = {

@@ -27,7 +27,7 @@ from lib.sam.small import IMAGE_SIZE, load_small_sam
 from lib.training.loop import fit
 from lib.training.small_sam import SmallSamConfig, SmallSamPretraining
 from lib.training.small_sam_evaluation import evaluate_prompts
-from lib.training.small_sam_records import named_folder, named_once, real_objects
+from lib.training.small_sam_objects import named_folder, named_once, real_objects
 from lib.training.small_sam_run import refuse_other_settings
 
 PROMPTS = ("tight_box", "jittered_box", "clicks_1", "clicks_3")

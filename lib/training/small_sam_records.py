@@ -11,12 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from lib.data.engine import VERSION, generate
-from lib.data.object_pool import SMALLEST
-from lib.data.open import open_dataset
+from lib.data.engine import VERSION
 from lib.evaluation.provenance import provenance
 from lib.evaluation.records import Record, find_record, write_record
 from lib.sam.checkpoints import sam_label
@@ -26,12 +21,17 @@ from lib.training.small_sam_evaluation import (
     BOX_ERROR,
     CLICKS,
     evaluate_prompts,
-    largest_object,
     summarise_prompts,
+)
+from lib.training.small_sam_objects import (
+    HELD_OUT_SEED,
+    generated_objects,
+    named_folder,
+    named_once,
+    real_objects,
 )
 
 METHOD = "small_sam"
-HELD_OUT_SEED = 999
 
 
 def run_of(
@@ -79,33 +79,6 @@ def measured(run, sam, images, masks, names, *, classical=0) -> Record:
     return replace(run, **found, **origin)
 
 
-def real_objects(root, limit):
-    """Largest objects of at most `limit` images, drawn with a fixed seed, of a data set's folder.
-
-    Returns the data set, images `N x 3 x 256 x 256`, masks (bool) and names.
-    """
-    dataset = open_dataset("folder", root=root, size=IMAGE_SIZE)
-    images, masks, names = [], [], []
-    for index in np.random.default_rng(0).permutation(len(dataset)):
-        found = largest_object(dataset.mask(int(index)))
-        if found is None or found.sum() < SMALLEST:
-            continue
-        images.append(dataset.image(int(index)))
-        masks.append(torch.from_numpy(found))
-        names.append(dataset.names[int(index)])
-        if len(images) == limit:
-            break
-    return dataset, torch.stack(images), torch.stack(masks), names
-
-
-def generated_objects(count, seed=HELD_OUT_SEED):
-    """Generated images of a seed that no pool uses (uint8), their largest objects and names."""
-    scenes = [generate(seed, index) for index in range(count)]
-    images = torch.stack([torch.from_numpy(s.image).permute(2, 0, 1) for s in scenes])
-    masks = np.stack([s.masks[s.masks.sum((1, 2)).argmax()] for s in scenes])
-    return images, torch.from_numpy(masks), [f"{seed}-{k}" for k in range(count)]
-
-
 def main(arguments=None):
     """Evaluate weights, write the records and, if asked to, the card's table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -149,22 +122,6 @@ def main(arguments=None):
     if chosen.card:
         card = json.loads(chosen.weights.with_suffix(".json").read_text(encoding="utf-8"))
         update_card(chosen.weights, accuracy=card.get("accuracy", {}) | accuracy)
-
-
-def named_folder(text):
-    """`NAME=DIR`, or `DIR` alone, whose last part is then the name."""
-    name, equals, root = text.partition("=")
-    if not equals or Path(name).name != name:  # the sign belongs to the path
-        return Path(text).name, Path(text)
-    return name, Path(root)
-
-
-def named_once(parser, pairs):
-    """Name -> folder; the command ends where two folders have one name."""
-    names = [name for name, _ in pairs]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        parser.error(f"two folders are called {twice[0]!r}: write --data-root NAME=DIR")
-    return dict(pairs)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ from lib.training.schedules import cosine
 from lib.training.small_sam import SmallSamConfig, SmallSamPretraining
 from lib.training.small_sam_card import save_small_sam
 from lib.training.small_sam_evaluation import evaluate_prompts, summarise_prompts
-from lib.training.small_sam_records import generated_objects
+from lib.training.small_sam_objects import generated_objects
+from lib.training.small_sam_soup import mix
 
 NO_END = 10**7  # steps: the clock ends a stage
 SETTLE = 50  # steps after which AdamW's averages, new in each stage, can be relied on
@@ -192,22 +193,6 @@ def pretrain(
         with replacing(finished) as temporary:
             torch.save(done, temporary)
     return sam.eval(), _facts(done, config, minutes, len(check[0]))
-
-
-@torch.no_grad()
-def mix(sam, other, *, share):
-    """Move the weights of `sam` by `share` (0 to 1) towards those of `other`, in place.
-
-    Where training went on from `other`, the straight line between both is good all along, and its
-    middle keeps much of what either end knows (Wortsman et al. 2022, arXiv 2109.01903).
-
-    Raises:
-        ValueError: if `share` is outside [0, 1].
-    """
-    if not 0 <= share <= 1:
-        raise ValueError(f"share must be in [0, 1], got {share}")
-    for mine, theirs in zip(sam.parameters(), other.parameters(), strict=True):
-        mine.lerp_(theirs, share)
 
 
 def refuse_other_settings(path, theirs, ours):

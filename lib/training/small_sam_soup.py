@@ -32,6 +32,22 @@ def mean_of(sams):
     return sams[0]
 
 
+@torch.no_grad()
+def mix(sam, other, *, share):
+    """Move the weights of `sam` by `share` (0 to 1) towards those of `other`, in place.
+
+    Where training went on from `other`, the straight line between both is good all along, and its
+    middle keeps much of what either end knows (Wortsman et al. 2022, arXiv 2109.01903).
+
+    Raises:
+        ValueError: if `share` is outside [0, 1].
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share must be in [0, 1], got {share}")
+    for mine, theirs in zip(sam.parameters(), other.parameters(), strict=True):
+        mine.lerp_(theirs, share)
+
+
 def joined_facts(cards):
     """Facts of a card (see `save_small_sam`) about the mean of the weights that `cards` describe.
 

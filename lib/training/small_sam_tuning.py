@@ -31,14 +31,9 @@ from lib.sam.small import IMAGE_SIZE, load_small_sam
 from lib.training.loop import fit
 from lib.training.small_sam import SmallSamConfig, SmallSamPretraining
 from lib.training.small_sam_card import save_small_sam
-from lib.training.small_sam_records import (
-    measured,
-    named_folder,
-    named_once,
-    real_objects,
-    run_of,
-)
-from lib.training.small_sam_run import mix
+from lib.training.small_sam_objects import named_folder, named_once, real_objects
+from lib.training.small_sam_records import measured, run_of
+from lib.training.small_sam_soup import mix
 
 TUNED = "tuned on the other sets"
 # A gentle continuation; the average follows within the few steps.
