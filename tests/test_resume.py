@@ -220,6 +220,24 @@ def test_interrupt_without_a_directory_says_so():
         run(progress=InterruptAt(3, signal.SIGINT))
 
 
+@pytest.mark.parametrize("step", [18, STEPS])
+def test_a_validation_that_fails_loses_no_step(tmp_path, step):
+    calls = []
+
+    def fragile(method):
+        calls.append(method)
+        if len(calls) == step // 6:
+            raise RuntimeError("out of memory")
+        return quality(method)
+
+    with pytest.raises(RuntimeError, match="out of memory") as caught:
+        run(tmp_path, validate=fragile)
+    assert f"stopped after step {step} of 30 and saved in" in caught.value.__notes__[0]
+    assert names(tmp_path)[-1] == f"checkpoint-{step:08d}.pt"
+    assert digest(*run(tmp_path, validate=fragile)) == digest(*run())
+    assert len(calls) == STEPS // 6 + 1
+
+
 # -- damage ----------------------------------------------------------------------------------------
 
 

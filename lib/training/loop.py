@@ -51,7 +51,8 @@ def fit(
         checkpoint_every: steps between checkpoints; one more is written at the end.
         validate: scores of the method in evaluation mode, without gradients; the weights that
             are best by ``score`` (higher is better, the earlier of equals) are kept in
-            ``History.best_state``. The test data have no business here.
+            ``History.best_state``. The test data have no business here. If it raises, the step is
+            saved first, and resuming begins with the missing validation.
         validate_every: steps between validations, by default a tenth of the run; one more is made
             at the end.
         precision, device, devices: as in ``lib.training.devices.open_fabric``. With several
@@ -100,8 +101,15 @@ def fit(
     reset_peak_gpu_memory()
     began = time.monotonic() - history.seconds
 
+    def validate_if_due(done: int) -> None:
+        if validate and (done % validate_every == 0 or done == steps):
+            with inference(method):
+                history.add_validation(done, validate(method), method)
+
     with StopRequest() as stop:
         try:
+            if start and [row["step"] for row in history.validations[-1:]] != [start]:
+                validate_if_due(start)
             for batch in stream.iterate(start, steps):
                 position = Progress(batch.step, steps)
                 seed_step(stream.seed, batch.step, fabric.global_rank)
@@ -117,12 +125,14 @@ def fit(
 
                 done = batch.step + 1
                 history.steps.append({"step": done, **row, **_rates(optimizers)})
-                if validate and (done % validate_every == 0 or done == steps):
-                    with inference(method):
-                        history.add_validation(done, validate(method), method)
+                failure = None
+                try:
+                    validate_if_due(done)
+                except Exception as error:
+                    failure = error
                 history.steps[-1]["seconds"] = time.monotonic() - began
                 history.measure_memory()
-                stopping = _any_device(stop.requested, fabric)
+                stopping = _any_device(stop.requested or failure is not None, fabric)
                 due = done % checkpoint_every == 0 or done == steps or stopping
                 if done == steps or (checkpoints and due):
                     _require_finite_weights(method, done, checkpoints)
@@ -130,6 +140,9 @@ def fit(
                     checkpoints.save(done, capture(method, optimizers, history, fabric))
                 if reporter and fabric.is_global_zero:
                     reporter.update(history, steps)
+                if failure:
+                    failure.add_note(_how_to_resume(done, steps, checkpoints))
+                    raise failure
                 if stopping and (done < steps or checkpoints):  # else the result would be lost
                     raise KeyboardInterrupt(_how_to_resume(done, steps, checkpoints))
         except TrainingError as error:
