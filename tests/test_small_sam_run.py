@@ -110,12 +110,24 @@ def test_new_images_enter_the_pool_and_batches_depend_on_the_step_alone(tmp_path
     assert torch.equal(resumed[1].labelled.image, batches[4].labelled.image)
 
 
+def test_a_share_of_the_images_is_restyled_and_their_masks_stay(tmp_path):
+    pool = ImagePool(tmp_path, seed=3, count=4).fill(workers=1, progress=False)
+    plain, half, all_of_them = (
+        GeneratedStream(pool, batch=40, seed=1, restyled=share) for share in (0.0, 0.5, 1.0)
+    )
+    drawn, restyled = plain.batch(0).labelled, all_of_them.batch(0).labelled
+    first = slice(1)  # one generator draws for the batch: further images are other ones
+    assert torch.equal(drawn.mask[first], restyled.mask[first])
+    assert not torch.allclose(drawn.image[first], restyled.image[first], atol=0.01)
+    assert len({stream.fingerprint() for stream in (plain, half, all_of_them)}) == 3
+
+
 def test_a_run_goes_through_both_sizes_and_is_read_back(tmp_path, monkeypatch):
     """One step of each size, a card; the same call again trains nothing."""
     monkeypatch.setattr("lib.training.small_sam_run.CHECKPOINT_EVERY", 1)
     settings = {
-        "small_share": 0.5, "pool": 4, "fresh": 0.5, "build": tiny, "held_out": 2,
-        "config": SmallSamConfig(prompts=2, rounds=1, batch=1), "progress": False,
+        "small_share": 0.5, "pool": 4, "fresh": 0.5, "restyled": 0.25, "build": tiny,
+        "config": SmallSamConfig(prompts=2, rounds=1, batch=1), "progress": False, "held_out": 2,
     }  # fmt: skip
     sam, facts = pretrain(tmp_path, minutes=1e-4, **settings)
     assert sam.image_encoder.img_size == 256
@@ -123,13 +135,15 @@ def test_a_run_goes_through_both_sizes_and_is_read_back(tmp_path, monkeypatch):
     assert [row["images seen"] for row in facts["curve"]] == [2, 3]
     assert f"version {VERSION}" in facts["training"]["Data"]
     assert "4 images, seen 0.8 times" in facts["training"]["Data"]
+    assert facts["training"]["Restyled"].startswith("25% of the images")
     again, same = pretrain(tmp_path, minutes=1e-4, **settings)
     assert same == facts
     expected = sam.state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in again.state_dict().items())
     save_small_sam(sam, tmp_path / "card", facts)
     assert json.loads((tmp_path / "card/small_sam.json").read_text())["curve"] == facts["curve"]
-    for name, value in {"seed": 7, "small_share": 0.6, "minutes": 0.01, "cpu_time": True}.items():
+    others = {"seed": 7, "small_share": 0.6, "minutes": 0.01, "cpu_time": True, "restyled": 1.0}
+    for name, value in others.items():
         with pytest.raises(ValueError, match=f"128px.pt is of a run with another {name}: give"):
             pretrain(tmp_path, **{"minutes": 1e-4, **settings, name: value})
     (tmp_path / "128px.pt").unlink()

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from lib.data.batches import Batch, Labelled
 from lib.data.engine import MAX_MASKS, VERSION, generate
+from lib.data.random_convolution import random_convolution
 
 SIZE = 256
 CHUNK = 50  # images drawn by a worker at a time
@@ -120,7 +121,7 @@ class GeneratedStream:
 
     def __init__(
         self, pool: ImagePool, *, batch: int, size: int = SIZE, seed: int = 0,
-        fresh: float = 0.0, offset: int = 0, workers: int = 1,
+        fresh: float = 0.0, offset: int = 0, workers: int = 1, restyled: float = 0.0,
     ):  # fmt: skip
         """A stream that draws `batch` images a step from `pool`.
 
@@ -130,9 +131,11 @@ class GeneratedStream:
                 0: the pool stays as it is.
             offset: number of the scene that the pool begins with at step 0.
             workers: processes that fill the pool; later one of them draws a chunk ahead.
+            restyled: share of the images that are seen through a random network.
         """
         self.pool, self.labelled_batch, self.size, self.seed = pool, batch, size, seed
         self.fresh, self.offset, self.workers = fresh, offset, workers
+        self.restyled = restyled
 
     @property
     def dataset(self):
@@ -140,9 +143,10 @@ class GeneratedStream:
         return self
 
     def fingerprint(self) -> str:
-        """SHA-256 of what decides the images: the engine's version, seed, window and its pace."""
+        """SHA-256 of what decides the images: engine's version, seed, window, its pace, styles."""
         pool = self.pool
         content = (VERSION, pool.seed, pool.count, pool.without, self.fresh, self.offset)
+        content += (self.restyled,) if self.restyled else ()
         return hashlib.sha256(repr(content).encode()).hexdigest()
 
     def first(self, step: int) -> int:
@@ -155,7 +159,8 @@ class GeneratedStream:
         self.pool.fill(self.workers, progress=False, first=first)
         rng = np.random.default_rng((self.seed, step))
         index = first + rng.integers(self.pool.count, size=self.labelled_batch)
-        pairs = [_augment(rng, self.pool.images[i]) for i in index % self.pool.count]
+        packed = self.pool.images[index % self.pool.count]
+        pairs = [_augment(rng, scene, self.restyled) for scene in packed]
         image = torch.stack([image for image, _ in pairs])
         if self.size != SIZE:
             image = F.avg_pool2d(image, SIZE // self.size)
@@ -185,7 +190,7 @@ class GeneratedStream:
                 yield self.batch(step)
 
 
-def _augment(rng, packed):
+def _augment(rng, packed, restyled):
     """Flip, turn and recolour one packed scene: image `3 x H x W` in [0, 1], bits `H x W`."""
     if rng.random() < 0.5:
         packed = packed[::-1]
@@ -203,4 +208,6 @@ def _augment(rng, packed):
         image = image ** float(np.exp(rng.uniform(-0.4, 0.4)))
     if rng.random() < 0.05:
         image = 1 - image
+    if restyled and rng.random() < restyled:
+        image = random_convolution(rng, image)
     return image, bits

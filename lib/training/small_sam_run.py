@@ -115,8 +115,9 @@ class MinuteLine:
 
 
 def pretrain(
-    output, *, minutes, small_share=0.6, pool=4000, fresh=0.5, workers=1, config=None, seed=0,
-    build=build_small_sam, validate_every=200, held_out=64, progress=True, cpu_time=False,
+    output, *, minutes, small_share=0.6, pool=4000, fresh=0.5, restyled=0.0, workers=1,
+    config=None, seed=0, build=build_small_sam, validate_every=200, held_out=64, progress=True,
+    cpu_time=False,
 ):  # fmt: skip
     """Train as the command does; returns the averaged SAM and the facts of its card.
 
@@ -124,7 +125,7 @@ def pretrain(
         output: folder of pool, checkpoints and finished stages; an interrupted run resumes there.
         minutes: budget by the wall clock, filling the pool excepted.
         small_share: share of it at 128 px, with twice the images a step.
-        pool, fresh, workers: see `GeneratedStream`.
+        pool, fresh, restyled, workers: see `GeneratedStream`.
         build: makes the SAM for 256 px that the run starts from.
         validate_every: steps between two rows of the curve; `held_out`: images for it.
         cpu_time: the budget is one of CPU time.
@@ -141,7 +142,7 @@ def pretrain(
     sam = build()
     run = {
         "small_share": small_share, "cpu_time": cpu_time, "pool": pool, "fresh": fresh,
-        "seed": seed, "began_with": sam_fingerprint(sam),
+        "restyled": restyled, "seed": seed, "began_with": sam_fingerprint(sam),
     }  # fmt: skip
     settings = {**asdict(config), "minutes": minutes, "engine": VERSION, **run}
     images = ImagePool(output / "pool", seed=seed, count=pool)
@@ -158,7 +159,7 @@ def pretrain(
             continue
         stream = TimedStream(
             images, clock=clock, share=share, batch=batch, size=size, seed=seed,
-            fresh=fresh, offset=done["first"], workers=workers,
+            fresh=fresh, restyled=restyled, offset=done["first"], workers=workers,
         )  # fmt: skip
         method = TimedPretraining(config, sam=sam, clock=clock, run=run)
         if not list((output / f"{size}px").glob("checkpoint-*.pt")):
@@ -192,7 +193,13 @@ def pretrain(
         }
         with replacing(finished) as temporary:
             torch.save(done, temporary)
-    return sam.eval(), _facts(done, config, minutes, len(check[0]))
+    facts = _facts(done, config, minutes, len(check[0]))
+    if restyled:
+        facts["training"]["Restyled"] = (
+            f"{restyled:.0%} of the images, each by a random network of its own (Ouyang et al. "
+            "2022, arXiv 2111.12525)"
+        )
+    return sam.eval(), facts
 
 
 def refuse_other_settings(path, theirs, ours):
@@ -247,6 +254,9 @@ def main(arguments=None):
     parser.add_argument("--pool", type=int, default=4000, help="images on disk (262 kB each)")
     parser.add_argument("--fresh", type=float, default=0.5, help="new images per image seen")
     parser.add_argument(
+        "--restyled", type=float, default=0.0, help="share of the images seen by a random network"
+    )
+    parser.add_argument(
         "--workers", type=int, default=1, help="processes that fill the pool; then one draws ahead"
     )
     parser.add_argument("--batch", type=int, default=SmallSamConfig.batch, help="at 256 px")
@@ -265,7 +275,8 @@ def main(arguments=None):
         parser.error(f"--keep must be in [0, 1], not {chosen.keep:g}")
     sam, facts = pretrain(
         chosen.output, minutes=chosen.minutes, small_share=chosen.small_share, pool=chosen.pool,
-        fresh=chosen.fresh, workers=chosen.workers, seed=chosen.seed, cpu_time=chosen.cpu_time,
+        fresh=chosen.fresh, restyled=chosen.restyled, workers=chosen.workers, seed=chosen.seed,
+        cpu_time=chosen.cpu_time,
         config=SmallSamConfig(
             batch=chosen.batch, learning_rate=chosen.learning_rate, box_error=chosen.box_error
         ),
