@@ -15,7 +15,7 @@ from lib.training.errors import CheckpointError
 from lib.training.method import Progress
 from lib.training.small_sam import SmallSamConfig
 from lib.training.small_sam_card import save_small_sam
-from lib.training.small_sam_ingredients import PROMPTS, compare, measure
+from lib.training.small_sam_ingredients import PROMPTS, RESTYLED, compare, measure
 from lib.training.small_sam_objects import generated_objects
 from lib.training.small_sam_run import (
     CURVE,
@@ -191,24 +191,36 @@ def test_what_an_ingredient_adds_by_hand():
         (0, ()): one(0.8, 0.6), (0, ("hidden",)): one(0.7, 0.6),
         (1, ()): one(0.9, 0.5), (1, ("hidden",)): one(0.6, 0.5),
     }  # fmt: skip
-    found = compare(scores, ("hidden",))
+    scores |= {(seed, (RESTYLED,)): found for (seed, without), found in scores.items() if without}
+    found = compare(scores, ("hidden", RESTYLED))
     assert found["complete"] == {"set": {"tight_box": 0.7}}
     added = found["adds"]["hidden"]["set"]["tight_box"]
     assert added["by_seed"] == [0.05, 0.15]
     assert added["mean"] == 0.1
     assert added["standard_error"] == 0.1  # of 0.2 and 0: deviation 0.1414, over root 2
+    assert found["adds"][RESTYLED]["set"]["tight_box"]["by_seed"] == [-0.05, -0.15]
 
 
-def test_ingredients_are_measured_and_read_back(tmp_path):
+def test_ingredients_are_measured_and_read_back(tmp_path, monkeypatch):
+    streams = []
+
+    class Noted(GeneratedStream):
+        def __init__(self, pool, **settings):
+            streams.append((pool.without, settings["restyled"]))
+            super().__init__(pool, **settings)
+
+    monkeypatch.setattr("lib.training.small_sam_ingredients.GeneratedStream", Noted)
     objects = {"set": generated_objects(2)[:2]}
     settings = {
-        "steps": 1, "seeds": (0,), "pool": 2, "ingredients": ("hidden",), "start": tiny,
+        "steps": 1, "seeds": (0,), "pool": 2, "ingredients": ("hidden", RESTYLED), "start": tiny,
         "config": SmallSamConfig(prompts=2, rounds=1, batch=1), "progress": False,
     }  # fmt: skip
     found = measure(tmp_path, objects, **settings)
     assert set(found["adds"]["hidden"]["set"]) == set(PROMPTS)
-    assert sorted(p.stem for p in tmp_path.glob("*.json")) == ["seed-0", "seed-0-hidden"]
+    names = ["seed-0", "seed-0-hidden", "seed-0-restyled"]
+    assert sorted(p.stem for p in tmp_path.glob("*.json")) == names
     assert measure(tmp_path, objects, **settings) == found
+    assert streams == [((), 0.0), (("hidden",), 0.0), ((), 0.5)]
     with pytest.raises(ValueError, match=r"seed-0\.json is of a run with another steps: give"):
         measure(tmp_path, objects, **{**settings, "steps": 2})
     with pytest.raises(ValueError, match="with another images of set"):

@@ -4,7 +4,8 @@
 
 The shipped small SAM is trained a little longer at 128 px, on complete scenes and on scenes that
 lack one ingredient, with equal steps and seeds. What an ingredient adds is the difference, image
-by image. A few minutes a run tell large effects only: the spread over seeds says how large.
+by image. One more run sees complete scenes through random networks, which the engine itself does
+not have. A few minutes a run tell large effects only: the spread over seeds says how large.
 """
 
 import argparse
@@ -31,12 +32,15 @@ from lib.training.small_sam_objects import named_folder, named_once, real_object
 from lib.training.small_sam_run import refuse_other_settings
 
 PROMPTS = ("tight_box", "jittered_box", "clicks_1", "clicks_3")
+RESTYLED = "restyled"  # complete scenes and something more, so its difference has the other sign
+SHARE = 0.5  # of them that are
+MEANING = {**INGREDIENTS, RESTYLED: f"{SHARE:.0%} of the images seen through random networks"}
 # A gentle continuation: two rounds, and an average that follows within the few steps.
 CONFIG = SmallSamConfig(rounds=2, learning_rate=4e-4, warmup=0.1, ema=0.98, batch=24)
 
 
 def measure(
-    output, objects, *, steps=300, seeds=(0, 1), pool=2000, ingredients=tuple(INGREDIENTS),
+    output, objects, *, steps=300, seeds=(0, 1), pool=2000, ingredients=tuple(MEANING),
     start=load_small_sam, config=CONFIG, workers=None, progress=True,
 ):  # fmt: skip
     """Train and evaluate every variant; an interrupted measurement goes on where it stopped.
@@ -55,10 +59,12 @@ def measure(
         settings = {**method.hyperparameters(), "engine": VERSION, "steps": steps, "pool": pool}
         settings |= {f"images of {name}": _fingerprint(*pair) for name, pair in objects.items()}
         if not saved.exists():
-            images = ImagePool(output / "pool", seed=seed, count=pool, without=without)
+            lacking = tuple(set(without) - {RESTYLED})
+            images = ImagePool(output / "pool", seed=seed, count=pool, without=lacking)
             stream = GeneratedStream(
-                images.fill(workers, progress), batch=config.batch, size=IMAGE_SIZE // 2, seed=seed
-            )
+                images.fill(workers, progress), batch=config.batch, size=IMAGE_SIZE // 2, seed=seed,
+                restyled=SHARE * (RESTYLED in without),
+            )  # fmt: skip
             fit(
                 method, stream, steps=steps, directory=output / variant, max_grad_norm=1.0,
                 progress=progress,
@@ -88,9 +94,9 @@ def _evaluate(sam, images, masks):
 def compare(scores, ingredients) -> dict:
     """Means of the complete engine and what each ingredient adds to them.
 
-    `scores`: (seed, ingredients left out) -> data set -> prompt -> IoU of each image. Returns
-    `complete` (data set -> prompt -> mean) and `adds` (ingredient -> data set -> prompt -> `mean`
-    difference, `standard_error` over images of its mean over seeds, and it `by_seed`).
+    `scores`: (seed, ingredients left out or `RESTYLED`) -> data set -> prompt -> IoU of each image.
+    Returns `complete` (data set -> prompt -> mean) and `adds` (ingredient -> data set -> prompt ->
+    `mean` difference, `standard_error` over images of its mean over seeds, and it `by_seed`).
     """
     seeds = sorted({seed for seed, _ in scores})
 
@@ -104,9 +110,9 @@ def compare(scores, ingredients) -> dict:
     complete = table(())
     adds = {}
     for ingredient in ingredients:
-        lacking = table((ingredient,))
+        lacking, sign = table((ingredient,)), -1 if ingredient == RESTYLED else 1
         adds[ingredient] = {
-            name: {p: _difference(values - lacking[name][p]) for p, values in prompts.items()}
+            name: {p: _difference(sign * (v - lacking[name][p])) for p, v in prompts.items()}
             for name, prompts in complete.items()
         }
     means = {n: {p: round(float(v.mean()), 4) for p, v in t.items()} for n, t in complete.items()}
@@ -135,13 +141,13 @@ def main(arguments=None):
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--images", type=int, default=100, help="at most so many of each set")
     parser.add_argument("--pool", type=int, default=2000, help="generated images of each variant")
-    parser.add_argument("--ingredient", action="append", choices=INGREDIENTS, help="default: all")
+    parser.add_argument("--ingredient", action="append", choices=MEANING, help="default: all")
     chosen = parser.parse_args(arguments)
     torch.manual_seed(0)
     objects = {}
     for name, root in named_once(parser, chosen.data_root).items():
         objects[name] = real_objects(root, chosen.images)[1:3]
-    seeds, ingredients = tuple(range(chosen.seeds)), tuple(chosen.ingredient or INGREDIENTS)
+    seeds, ingredients = tuple(range(chosen.seeds)), tuple(chosen.ingredient or MEANING)
     origin = provenance()
     found = measure(
         chosen.output, objects, steps=chosen.steps, seeds=seeds, pool=chosen.pool,
@@ -151,7 +157,7 @@ def main(arguments=None):
         "engine_version": VERSION, "steps": chosen.steps, "images_a_step": CONFIG.batch,
         "size": IMAGE_SIZE // 2, "seeds": list(seeds), "pool": chosen.pool,
         "start": "shipped small SAM", "images": {k: len(v[0]) for k, v in objects.items()},
-        "ingredients": {name: INGREDIENTS[name] for name in ingredients}, **found, **origin,
+        "ingredients": {name: MEANING[name] for name in ingredients}, **found, **origin,
     }  # fmt: skip
     Path(chosen.results).parent.mkdir(parents=True, exist_ok=True)
     Path(chosen.results).write_text(json.dumps(report, indent=1) + "\n")
