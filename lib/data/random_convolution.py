@@ -1,9 +1,9 @@
 """Images seen through a random network: other colours and textures, the same shapes.
 
 A network of a few convolutions with random weights, mixed with the image itself, changes what
-things look like and leaves where they are (Xu et al. 2021, arXiv 2007.13003; as here, with several
-layers and a mixture: Ouyang et al. 2022, arXiv 2111.12525, section III-B). A segmenter trained on
-it cannot rely on how its training images were drawn.
+things look like and leaves where they are (Xu et al. 2021, arXiv 2007.13003; with several layers
+and a mixture, as here: Ouyang et al. 2022, arXiv 2111.12525). A segmenter trained on it cannot
+rely on how its training images were drawn.
 """
 
 import itertools

@@ -82,8 +82,8 @@ class AdaptedSam(nn.Module):
         if count < len(image) and not any(isinstance(m, _BatchNorm) for m in self.modules()):
             logits = self(*_rows(first, image, mask_logits, boxes))
             with torch.no_grad():
-                silent = self(*_rows(others, image, mask_logits, boxes))
-            return torch.cat([logits, silent])
+                unheard = self(*_rows(others, image, mask_logits, boxes))
+            return torch.cat([logits, unheard])
         embedding = self.sam.image_encoder(self._input(image))
         tokens = None if self.prompts is None else self.prompts(embedding)
         parts = (embedding, mask_logits, tokens, boxes)
@@ -91,8 +91,8 @@ class AdaptedSam(nn.Module):
         if count == len(image):
             return logits
         with torch.no_grad():
-            silent = self._decode(*_rows(others, *parts))
-        return torch.cat([logits, silent])
+            unheard = self._decode(*_rows(others, *parts))
+        return torch.cat([logits, unheard])
 
     def _decode(
         self, embedding: Tensor, mask_logits: Tensor, tokens: Tensor | None, boxes: Tensor | None
