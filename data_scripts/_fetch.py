@@ -23,6 +23,7 @@ from data_scripts._sets import DataSet, Source
 
 # Unpacked data may exceed the expectation by this factor before it counts as an archive bomb.
 SLACK = 4
+GIVEN = "given by the user"  # where an archive came from, in the record
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ def fetch(dataset: DataSet, options: Options) -> Report:
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     if not options.keep_archive:
-        _delete_downloads(options.root / "archives", [path for path, _, _ in archives])
+        downloaded = [path for path, _, entry in archives if entry["from"] != GIVEN]
+        _delete_downloads(options.root / "archives", downloaded)
     check_opening(dataset, folder, report)
     report.facts.insert(0, f"{dataset.title} is in {folder}")
     return report
@@ -197,7 +199,7 @@ def _given_entry(path: Path, pin: str | None) -> dict[str, str | int]:
     """Like _entry, for an archive of the user's, which need not be the official one."""
     if pin and path.is_file():
         verify(path, known_hash=pin, size=None)
-    return _entry(path, "given by the user", verified=pin)
+    return _entry(path, GIVEN, verified=pin)
 
 
 def _unofficial(archives: list[tuple[Path, Source | None, dict[str, str | int]]]) -> list[str]:
@@ -223,7 +225,6 @@ def _entry(path: Path, origin: str, verified: str | None = None) -> dict[str, st
 
 def _delete_downloads(archives: Path, paths: list[Path]) -> None:
     for path in paths:
-        if path.parent == archives:  # never what the user gave
-            path.unlink()
+        path.unlink()
     if archives.is_dir() and not any(archives.iterdir()):
         archives.rmdir()

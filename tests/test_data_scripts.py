@@ -166,6 +166,15 @@ def visible(folder):
     return sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
 
 
+def test_the_user_s_archive_stays_even_where_downloads_lie(tmp_path):
+    dataset, files, _ = SMALL["kvasir"]
+    archive = tmp_path / "archives" / "archive.zip"
+    archive.parent.mkdir()
+    archive.write_bytes(zipped(files))
+    assert main([small(dataset, files)], ["--root", str(tmp_path), "--archive", str(archive)]) == 0
+    assert archive.exists()
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_an_archive_that_the_user_has_becomes_a_data_set_that_opens(name, tmp_path, capsys):
     dataset, files, pairs = SMALL[name]

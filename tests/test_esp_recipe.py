@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from threading import Thread
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ from lib.training.esp_medsam import (
     run_stage,
     train_esp_medsam,
 )
-from lib.training.esp_medsam.stages import RECORD, weights_fingerprint
+from lib.training.esp_medsam.stages import RECORD, alone, weights_fingerprint
 
 DATA = mixture()
 QUIET = {"device": "cpu", "progress": False}
@@ -70,6 +71,25 @@ def test_a_stage_that_was_killed_goes_on(tmp_path):
     method, resumed = stage(tmp_path / "killed", steps=3, checkpoint_every=1)
     assert resumed()["ended_at"] == expected
     assert method.ran == [2]
+
+
+def test_a_stage_waits_for_another_process_that_runs_it(tmp_path, capsys):
+    order = []
+
+    def second():
+        with alone(tmp_path / "heads"):
+            order.append("second")
+
+    thread = Thread(target=second)
+    with alone(tmp_path / "heads"):
+        thread.start()
+        thread.join(0.3)
+        order.append("first")
+    thread.join(60)
+    assert order == ["first", "second"]
+    assert "another process trains heads; waiting for it" in capsys.readouterr().out
+    stage(tmp_path)[1]()
+    assert len(list(tmp_path.glob("heads-*/.lock"))) == 1
 
 
 def test_any_change_makes_it_another_stage(tmp_path):

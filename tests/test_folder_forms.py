@@ -73,6 +73,52 @@ def test_all_pairs_below_the_root_are_read(tmp_path):
     }  # fmt: skip
 
 
+def test_words_that_begin_like_a_split_are_none(tmp_path):
+    """They state no split: a valve is not for validation, a testis not for testing."""
+    for organ in ("valve", "testis", "trainee", "VALVE2", "aorta"):
+        pair(tmp_path, f"{organ}/1")
+    assert FolderDataset(tmp_path).splits == [""] * 5
+
+
+def test_an_index_in_the_root_counts_for_pairs_that_lie_deeper(tmp_path):
+    for name in ("a", "b"):
+        pair(tmp_path / "data", name)
+    (tmp_path / "index.csv").write_text("stem,patient\na,p1\nb,p1\n")
+    assert FolderDataset(tmp_path).groups == ["p1", "p1"]
+    (tmp_path / "data" / "index.csv").write_text("stem,patient\na,p1\nb,p2\n")
+    dataset = FolderDataset(tmp_path)
+    assert dataset.groups == ["p1", "p2"]
+    assert noted(dataset, f"not read: {tmp_path / 'index.csv'}")
+
+
+def test_an_index_above_the_root_is_somebody_else_s(tmp_path):
+    pair(tmp_path / "root", "a")
+    (tmp_path / "index.csv").write_text("stem,patient\nb,p1\n")
+    dataset = FolderDataset(tmp_path / "root")
+    assert dataset.groups == ["a"]
+    assert not noted(dataset, "index.csv")
+
+
+def test_structures_of_one_name_in_each_case_are_no_nuclei(tmp_path):
+    for case in ("p01", "p02"):
+        save(tmp_path / case / "images" / f"{case}.png", picture())
+        for organ in ("liver", "tumor"):
+            save(tmp_path / case / "masks" / f"{organ}.png", half_mask())
+    with pytest.raises(DataError, match=r"(?s)liver\.png.*tumor\.png"):
+        FolderDataset(tmp_path)
+
+
+def test_photographs_in_place_of_masks_are_named_before_they_fill_the_memory(tmp_path):
+    colourful = picture(0, (80, 80, 3))
+    for name in ("a", "b"):
+        save(tmp_path / "images" / f"{name}.png", colourful)
+        save(tmp_path / "masks" / f"{name}.png", colourful)
+    with pytest.raises(DataError, match=r"Pictures where masks should be.*classes=2") as caught:
+        FolderDataset(tmp_path)
+    assert len(caught.value.files) == 2
+    assert FolderDataset(tmp_path, classes=2).mask(0).any()
+
+
 def test_a_part_beside_the_pairs_of_the_root(tmp_path):
     pair(tmp_path, "1")
     pair(tmp_path / "test", "2")

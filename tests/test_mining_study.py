@@ -121,6 +121,22 @@ def test_a_second_call_trains_nothing_and_finds_the_same(cell, records, monkeypa
     assert {path: path.read_bytes() for path in cell.results.iterdir()} == before
 
 
+def test_other_prompts_are_no_other_run_where_no_sam_is_asked(cell, records, tmp_path):
+    """The checkpoints of f0 and of the runs without SAM serve a study with other prompts too."""
+    config = replace(cell.config, keep=1, runs=("supervised, more steps", "self-training"))
+    other = replace(cell, config=config, results=tmp_path)
+    found = {record.method: record for record in run_cell(other)}
+    for record in records:
+        if record.method in config.runs:
+            assert found[record.method].scores == record.scores
+
+
+@pytest.mark.parametrize(("part", "name"), [("val", "validation"), ("test", "test")])
+def test_a_study_without_an_image_to_score_is_refused_before_training(cell, part, name):
+    with pytest.raises(ValueError, match=f"no {name} image at 0.5 of the labels"):
+        replace(cell, split=replace(cell.split, **{part: ()}))
+
+
 def test_a_missing_record_is_made_and_the_others_stay(cell, records):
     lost = next(path for path in cell.results.iterdir() if "one_time" in path.name)
     before = {path: path.read_bytes() for path in cell.results.iterdir()}

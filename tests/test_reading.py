@@ -168,6 +168,19 @@ def test_label_maps_as_palette_and_as_colours(tmp_path):
     assert "#0000FF -> 1" in dataset.notes[1]
 
 
+def test_a_palette_is_read_alike_whichever_of_its_colours_a_file_holds(tmp_path):
+    """VOC's palette has a grey: a file with that class alone is a label map all the same."""
+    voc = [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 128]
+    for name, labels in {"a": (0, 1, 2, 3), "b": (0, 0, 3, 3)}.items():
+        palette = Image.fromarray(bands(labels).astype(np.uint8)).convert("P")
+        palette.putpalette(voc)
+        save(tmp_path / "images" / f"{name}.png", picture())
+        save(tmp_path / "masks" / f"{name}.png", palette)
+    dataset = FolderDataset(tmp_path)
+    assert dataset.classes == 4
+    assert np.array_equal(dataset[1].mask, bands((0, 0, 3, 3)))
+
+
 def test_transparent_parts_of_a_mask_are_background(tmp_path):
     rgba = np.full((HEIGHT, WIDTH, 4), 255, np.uint8)
     rgba[..., 3] = half_mask()

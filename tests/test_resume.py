@@ -184,6 +184,17 @@ def names(directory):
     return sorted(path.name for path in directory.iterdir())
 
 
+def test_two_processes_in_one_folder_leave_each_other_s_files(tmp_path):
+    """Another's half-written file stays, one that nobody has touched for an hour goes."""
+    young, old = (tmp_path / f"checkpoint-00000004-{pid}.tmp" for pid in (1, 2))
+    young.touch()
+    old.touch()
+    os.utime(old, (0, 0))
+    run(tmp_path)
+    assert young.exists()
+    assert not old.exists()
+
+
 def test_not_resuming_starts_over(tmp_path):
     run(tmp_path, steps=40)
     method, history = run(tmp_path, steps=8, resume=False)

@@ -148,6 +148,17 @@ def test_two_students_are_both_taught_and_prompt_together():
     torch.testing.assert_close(losses["sam_distillation"], expected)
 
 
+def test_a_class_is_asked_for_where_it_is_the_likeliest_though_below_one_half():
+    probabilities = torch.zeros(1, 4, 32, 32)
+    probabilities[:, 0] = 1
+    square = (slice(None), slice(None), slice(8, 24), slice(8, 24))
+    probabilities[square] = torch.tensor([0.25, 0.1, 0.45, 0.2])[:, None, None]
+    logits, answered = PromptedSam(box_sam()).logits(torch.rand(1, 3, 32, 32), probabilities)
+    assert answered.all()
+    assert (logits[0, [1, 3]] == ABSENT).all()
+    assert (logits[0, 2] != ABSENT).any()
+
+
 def test_without_an_answer_the_method_s_loss_is_left():
     method = mean_teacher()
     with torch.no_grad():  # a network that never predicts an object

@@ -1,6 +1,7 @@
 """The pretraining command: budget by the clock, a moving pool of images, resumption."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -146,6 +147,14 @@ def test_a_run_goes_through_both_sizes_and_is_read_back(tmp_path, monkeypatch):
     for name, value in others.items():
         with pytest.raises(ValueError, match=f"128px.pt is of a run with another {name}: give"):
             pretrain(tmp_path, **{"minutes": 1e-4, **settings, name: value})
+    saved = torch.load(tmp_path / "128px.pt", weights_only=True)
+    assert saved["settings"].pop("restyled") == 0.25  # as by versions that knew no such thing
+    torch.save(saved, tmp_path / "128px.pt")
+    with pytest.raises(ValueError, match="with another restyled"):
+        pretrain(tmp_path, minutes=1e-4, **settings)
+    (tmp_path / "256px.pt").unlink()
+    shutil.rmtree(tmp_path / "256px")
+    pretrain(tmp_path, minutes=1e-4, **{**settings, "restyled": 0.0})
     (tmp_path / "128px.pt").unlink()
     with pytest.raises(CheckpointError, match="minutes"):  # killed in the first stage
         pretrain(tmp_path, minutes=0.01, **settings)

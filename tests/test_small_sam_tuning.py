@@ -192,6 +192,11 @@ def test_the_command_writes_weights_and_a_record(tmp_path, monkeypatch, capsys):
     assert "one: recorded already" in capsys.readouterr().out
     with pytest.raises(RecordError, match="a run of another tuning_steps; choose another folder"):
         small_sam_tuning.main([*command, "--steps", "2"])
+    with pytest.raises(RecordError, match="a run of another images_at_most"):
+        small_sam_tuning.main([*command, "--steps", "1", "--images", "2"])
+    third = ["--data-root", f"three={tmp_path / 'two'}"]
+    with pytest.raises(RecordError, match="a run of another tuning_trained_on"):
+        small_sam_tuning.main([*command, *third, "--steps", "1"])
     with pytest.raises(SystemExit):
         small_sam_tuning.main([*command, "--data-root", f"one={tmp_path / 'two'}"])
     assert "two folders are called 'one'" in capsys.readouterr().err

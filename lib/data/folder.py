@@ -27,6 +27,11 @@ from lib.data.reading import (
 )
 
 SHAPE = "Masks of another shape than their image: give them the image's size or aspect ratio"
+PICTURE = (
+    "Pictures where masks should be, with thousands of colours: put masks in their place, or pass "
+    "classes=2 (in a notebook: dataset 'folder/any') if all that is not black is the object"
+)
+MOST_COLOURS = 4096
 _HDF5 = ".h5"
 _TOLERANCE = 0.02  # of the aspect ratio: what rounding to whole pixels does to small pictures
 _THREADS = 8  # Pillow decodes without Python's lock, and files wait for the disk
@@ -190,7 +195,7 @@ def _find_rule(
 ) -> LabelRule:
     """Return how mask values become classes: as the layout knows, or from all masks' values."""
     if known is None:
-        counted = _count_all(entries, found.problems.root)
+        counted = _count_all(entries, found.problems.root, asked)
         rule = find_rule(counted, asked)
         if not any(rule.has_foreground(file) for file in counted):
             found.notes.append("no mask holds any foreground by this rule: look at the files")
@@ -203,20 +208,23 @@ def _find_rule(
     return LabelRule(asked or known, {i: min(i, 1) if asked == 2 else i for i in labels})
 
 
-def _count_all(entries: Sequence[Entry], root: Path) -> list[FileValues]:
-    def try_count(path: Path) -> FileValues | DataError:
+def _count_all(entries: Sequence[Entry], root: Path, asked: int | None) -> list[FileValues]:
+    def try_count(path: Path) -> FileValues | str:
         try:
-            return count_values(read_mask(path), path)
-        except DataError as error:
-            return error
+            values = count_values(read_mask(path), path)
+        except DataError:
+            return BROKEN
+        # Hundreds of such files would fill the memory before their values could be looked at.
+        crowded = len(values.counts) > MOST_COLOURS and not values.deep
+        return PICTURE if crowded and asked is None else values
 
     files = list(dict.fromkeys(path for entry in entries for path in entry.masks))
     with ThreadPoolExecutor(_THREADS) as pool:
         counted = list(pool.map(try_count, files))
     problems = Problems(root)
     for path, result in zip(files, counted, strict=True):
-        if isinstance(result, DataError):
-            problems.add(BROKEN, path)
+        if isinstance(result, str):
+            problems.add(result, path)
     problems.raise_if_any()
     return counted
 

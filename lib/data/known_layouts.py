@@ -204,12 +204,15 @@ def _is_nucleus_folder(folder: Path) -> bool:
 
 
 def _is_dsb(base: Path) -> bool:
-    """One folder a case is a common form; this set has long ids, and a file for each nucleus."""
-    return base.name.startswith("stage1") or any(
-        _DSB_ID.fullmatch(case.name) or len(list((case / "masks").glob("*.png"))) > 1
-        for case in base.iterdir()
-        if _is_nucleus_folder(case)
-    )
+    """One folder a case is a common form; this set has long ids, and a file for each nucleus.
+
+    Files of one name in several cases (liver.png, tumor.png) are structures, not nuclei.
+    """
+    cases = [case for case in base.iterdir() if _is_nucleus_folder(case)]
+    if base.name.startswith("stage1") or any(_DSB_ID.fullmatch(case.name) for case in cases):
+        return True
+    masks = [path.name for case in cases for path in (case / "masks").glob("*.png")]
+    return len(masks) > len(cases) and len(masks) == len(set(masks))
 
 
 def locate_dsb(folders: Sequence[Path]) -> Path | None:

@@ -31,6 +31,9 @@ class Layout:
     origin: str = "your own folder"
 
 
+INDEX = "index.csv"
+
+
 def _nearest(test: Callable[[Path], bool]) -> Callable[[Sequence[Path]], Path | None]:
     return lambda folders: next(filter(test, folders), None)
 
@@ -137,7 +140,7 @@ def find_entries(root: Path, layout: str = "auto", task: str | None = None) -> t
     for name in LAYOUTS if layout == "auto" else [layout]:
         base = LAYOUTS[name].locate(folders)
         if base is not None:
-            found = _filled(name, base, root, task)
+            found = _filled(name, base, folders, task)
             found.notes += _left_out(name, base, folders)
             return name, found
     tried = LAYOUTS if layout == "auto" else [layout]
@@ -149,15 +152,22 @@ def find_entries(root: Path, layout: str = "auto", task: str | None = None) -> t
     )
 
 
-def _filled(name: str, base: Path, root: Path, task: str | None) -> Found:
+def _filled(name: str, base: Path, folders: Sequence[Path], task: str | None) -> Found:
+    root = folders[0]
     tasks = LAYOUTS[name].tasks
     if task is not None and name != "pairs" and task not in tasks:
         known_tasks = ", ".join(tasks) or "none"
         raise DataError(f"Layout {name!r} has no task {task!r}; it has {known_tasks}.")
     found = Found(Problems(root))
     LAYOUTS[name].find(base, found, task)
-    if (base / "index.csv").is_file():
-        apply_index(base / "index.csv", found)
+    # Beside the images, or above them where only their folder was found, up to the root.
+    above = [folder for folder in (base, *base.parents) if folder.is_relative_to(root)]
+    indices = [folder / INDEX for folder in above if (folder / INDEX).is_file()]
+    if indices:
+        apply_index(indices[0], found)
+    further = {folder / INDEX for folder in folders if (folder / INDEX).is_file()}
+    for path in sorted(further.union(indices) - set(indices[:1])):
+        found.notes.append(f"not read: {path}; one index.csv states a whole data set")
     return found
 
 

@@ -24,7 +24,7 @@ MASK_FOLDERS = (
 )  # fmt: skip
 DEPTH = 4  # how far below the root pairs are looked for
 FIELD_OF_VIEW = re.compile(r"\d+_(training|test)_mask")  # DRIVE's, which show no vessel
-_CAMEL_SPLIT = re.compile(r"(train|val|test)(?=[A-Z])", re.IGNORECASE)
+_CAMEL_SPLIT = re.compile(r"([Tt]rain|[Vv]al|[Tt]est)(?=[A-Z])")  # not of valve, testis, VALVE
 
 
 def _inner(folder: Path) -> dict[str, Path]:

@@ -193,12 +193,13 @@ def _is_deep(picture: Image.Image) -> bool:
 def _class_palette(picture: Image.Image) -> bool:
     """Whether the index is the class: colours, and black first, as in a map that was labelled.
 
-    Software that reduces colours puts the most frequent ones first, whatever they are.
+    Software that reduces colours puts the most frequent ones first, whatever they are. The palette
+    decides, not the colours in use: all files of a data set share the one, and not the others.
     """
-    colours = picture.convert("RGB").getcolors(256)
-    grey = all(red == green == blue for _, (red, green, blue) in colours)
-    first = tuple(picture.getpalette("RGB")[:3])
-    return not grey and first == (0, 0, 0) and not picture.has_transparency_data
+    palette = picture.getpalette("RGB")
+    red, green, blue = palette[::3], palette[1::3], palette[2::3]
+    grey = red == green == blue
+    return not grey and not any(palette[:3]) and not picture.has_transparency_data
 
 
 def _refuse_stack(opened: Image.Image) -> None:

@@ -118,6 +118,17 @@ def prompts_from_probability(probability: Tensor, config: PromptConfig) -> list[
     ]
 
 
+def against_others(probabilities: Tensor, label: int) -> Tensor:
+    """H x W: above 1/2 exactly where `label` is the likeliest of C x H x W class probabilities.
+
+    Of two classes that is the probability itself. Of more, a class may win with less than 1/2.
+    """
+    if len(probabilities) == 2:
+        return probabilities[label]
+    others = torch.cat([probabilities[:label], probabilities[label + 1 :]]).amax(dim=0)
+    return probabilities[label] / (probabilities[label] + others)
+
+
 def prompts_from_mask(mask: Tensor, config: PromptConfig) -> list[Prompt]:
     """Prompts from an H x W mask (bool or integer, foreground > 0).
 

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pickle
+import time
 import warnings
 import zipfile
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from lib.training.errors import CheckpointError
 
 KEPT = 2
+OLD = 3600  # seconds after which a half-written file is what a killed process left
 
 
 class Checkpoints:
@@ -38,7 +40,8 @@ class Checkpoints:
         except OSError as error:
             raise CheckpointError(f"cannot create the folder {directory}: {error}") from error
         for leftover in self.directory.glob("checkpoint-*.tmp"):
-            leftover.unlink(missing_ok=True)
+            if time.time() - leftover.stat().st_mtime > OLD:  # else another process may write it
+                leftover.unlink(missing_ok=True)
 
     def paths(self) -> list[Path]:
         """The checkpoints that are there, the newest first."""
@@ -59,7 +62,7 @@ class Checkpoints:
             CheckpointError: if ``state`` holds what ``torch.load(weights_only=True)`` refuses.
         """
         path = self.directory / f"checkpoint-{step:08d}.pt"
-        temporary = path.with_suffix(".tmp")
+        temporary = self.directory / f"checkpoint-{step:08d}-{os.getpid()}.tmp"
         buffer = io.BytesIO()
         torch.save({"configuration": self.configuration, "step": step, **state}, buffer)
         if not self._read_back:
@@ -73,7 +76,7 @@ class Checkpoints:
             os.replace(temporary, path)
             _flush_folder(self.directory)
             for old in self.paths()[KEPT:]:
-                old.unlink()
+                old.unlink(missing_ok=True)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             if self.failure is None:

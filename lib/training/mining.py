@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from lib.prompts.from_masks import PromptConfig, prompts_from_probability
+from lib.prompts.from_masks import PromptConfig, against_others, prompts_from_probability
 from lib.sam.frozen import FrozenSam
 
 
@@ -69,7 +69,7 @@ def mine(
     found, classes, owner = [], [], []
     for position, probability in enumerate(probabilities):
         for label in range(1, probability.shape[0]):
-            for prompt in prompts_from_probability(_against_others(probability, label), prompts):
+            for prompt in prompts_from_probability(against_others(probability, label), prompts):
                 found.append(prompt)
                 classes.append(label)
                 owner.append(position)
@@ -84,17 +84,6 @@ def mine(
         _judge(probabilities[p], p, found, classes, owner, best, trust)
         for p in range(len(probabilities))
     ]
-
-
-def _against_others(probability: Tensor, label: int) -> Tensor:
-    """H x W: above 1/2 exactly where `label` is the likeliest of the C classes.
-
-    Of two classes that is the probability itself. Of more, a class may win with less than 1/2.
-    """
-    if len(probability) == 2:
-        return probability[label]
-    others = torch.cat([probability[:label], probability[label + 1 :]]).amax(dim=0)
-    return probability[label] / (probability[label] + others)
 
 
 def _judge(probability, position, found, classes, owner, best, trust: Filter) -> Mined:

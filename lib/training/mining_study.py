@@ -158,7 +158,10 @@ def train_first(cell: Cell) -> tuple[Supervised, Record]:
 
 def fine_tune(cell: Cell, name: str, f0: nn.Module) -> tuple[KnowledgeMining, Record]:
     """One of `RUNS`, from a copy of f0."""
-    method = mining(cell, KnowledgeMiningConfig(**_shared(cell), **RUNS[name]), copy.deepcopy(f0))
+    shared = _shared(cell)
+    if name in WITHOUT_SAM:  # nobody is prompted, so other prompts are no other run
+        shared.pop("prompts")
+    method = mining(cell, KnowledgeMiningConfig(**shared, **RUNS[name]), copy.deepcopy(f0))
     half = cell.config.batch // 2
     labelled, unlabelled = (cell.config.batch, 0) if name == LONGER else (half, half)
     steps = cell.config.fine_steps

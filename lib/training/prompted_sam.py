@@ -1,13 +1,13 @@
 """A frozen SAM that answers a network's prediction with logits of its own.
 
-The network says where and what: each component of each predicted class becomes a prompt. SAM says
-where the border runs. True masks play no part.
+The network says where and what: each component of each class, where it is the likeliest, becomes a
+prompt. SAM says where the border runs. True masks play no part.
 """
 
 import torch
 from torch import Tensor
 
-from lib.prompts.from_masks import PromptConfig, prompts_from_probability
+from lib.prompts.from_masks import PromptConfig, against_others, prompts_from_probability
 from lib.sam.frozen import FrozenSam
 
 # Logit of a class that the network did not predict, so that SAM was not asked for it: about as
@@ -40,7 +40,7 @@ class PromptedSam:
         found, classes, owners = [], [], []
         for owner, maps in enumerate(probabilities.detach().float().cpu()):
             for label in range(1, len(maps)):
-                for prompt in prompts_from_probability(maps[label], self.prompts):
+                for prompt in prompts_from_probability(against_others(maps, label), self.prompts):
                     found.append(prompt)
                     classes.append(label)
                     owners.append(owner)

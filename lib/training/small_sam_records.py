@@ -32,15 +32,16 @@ from lib.training.small_sam_objects import (
 )
 
 METHOD = "small_sam"
+IMAGES = 300  # of a set that are scored
 
 
 def run_of(
-    *, dataset, fingerprint, seed=0, variant="zero-shot", parameters=None, weights=""
+    *, dataset, fingerprint, seed=0, variant="zero-shot", parameters=None, weights="", limit=IMAGES
 ) -> Record:
     """A record before anything was measured; by it an older one is found.
 
     `weights`: which were measured or, with `parameters` (how they were trained on), started from,
-    such as "small (1ab7081d)".
+    such as "small (1ab7081d)"; `limit`: at most so many images are scored.
     """
     return Record(
         method=METHOD,
@@ -53,7 +54,12 @@ def run_of(
         seed=seed,
         scores={},
         per_image={},
-        parameters={"size": IMAGE_SIZE, "box_error": BOX_ERROR, "clicks": CLICKS}
+        parameters={
+            "size": IMAGE_SIZE,
+            "box_error": BOX_ERROR,
+            "clicks": CLICKS,
+            "images_at_most": limit,
+        }
         | ({"sam": weights} if weights else {})
         | {f"tuning_{key}": value for key, value in (parameters or {}).items()},
     )
@@ -89,7 +95,7 @@ def main(arguments=None):
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="default: the shipped ones")
     parser.add_argument("--variant", default="zero-shot", help="what the records call the weights")
     parser.add_argument("--results", default="results/small_sam")
-    parser.add_argument("--images", type=int, default=300, help="at most so many of each set")
+    parser.add_argument("--images", type=int, default=IMAGES, help="at most so many of each set")
     parser.add_argument("--classical", type=int, default=100, help="with GrabCut and random walker")
     parser.add_argument(
         "--generated", action=argparse.BooleanOptionalAction, default=True,
@@ -110,7 +116,7 @@ def main(arguments=None):
             source, fingerprint = dataset.title, dataset.fingerprint()
         run = run_of(
             dataset=source, fingerprint=fingerprint, variant=chosen.variant,
-            weights=sam_label("small", chosen.weights),
+            weights=sam_label("small", chosen.weights), limit=chosen.images,
         )  # fmt: skip
         if found := find_record(run, chosen.results):
             print(f"{name}: recorded already")

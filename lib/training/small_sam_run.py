@@ -142,8 +142,10 @@ def pretrain(
     sam = build()
     run = {
         "small_share": small_share, "cpu_time": cpu_time, "pool": pool, "fresh": fresh,
-        "restyled": restyled, "seed": seed, "began_with": sam_fingerprint(sam),
+        "seed": seed, "began_with": sam_fingerprint(sam),
     }  # fmt: skip
+    if restyled:  # older runs do not say it
+        run["restyled"] = restyled
     settings = {**asdict(config), "minutes": minutes, "engine": VERSION, **run}
     images = ImagePool(output / "pool", seed=seed, count=pool)
     check = generated_objects(held_out)[:2]
@@ -204,7 +206,8 @@ def pretrain(
 
 def refuse_other_settings(path, theirs, ours):
     """ValueError if a finished result in `path` was made with settings other than ours."""
-    if other := [name for name, value in ours.items() if theirs.get(name) != value]:
+    names = dict.fromkeys([*ours, *theirs])
+    if other := [name for name in names if ours.get(name) != theirs.get(name)]:
         raise ValueError(
             f"{path} is of a run with another {', '.join(other)}: give another folder, or delete "
             "that file and its checkpoints"

@@ -32,7 +32,7 @@ from lib.training.loop import fit
 from lib.training.small_sam import SmallSamConfig, SmallSamPretraining
 from lib.training.small_sam_card import save_small_sam
 from lib.training.small_sam_objects import named_folder, named_once, real_objects
-from lib.training.small_sam_records import measured, run_of
+from lib.training.small_sam_records import IMAGES, measured, run_of
 from lib.training.small_sam_soup import mix
 
 TUNED = "tuned on the other sets"
@@ -120,7 +120,7 @@ def main(arguments=None):
         "--generated", type=float, default=1.0, help="generated images for each real one"
     )
     parser.add_argument("--keep", type=float, default=0.5, help="share of the weights before")
-    parser.add_argument("--images", type=int, default=300, help="at most so many are scored")
+    parser.add_argument("--images", type=int, default=IMAGES, help="at most so many are scored")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", default="results/small_sam")
     chosen = parser.parse_args(arguments)
@@ -139,10 +139,12 @@ def main(arguments=None):
         parser.error(f"--leave-out {unknown[0]}: the data sets are {', '.join(roots)}")
     for name in chosen.leave_out or roots:
         dataset, images, masks, names = real_objects(roots[name], chosen.images)
+        others = (data for other, data in datasets.items() if other != name)
+        trained_on = sorted(f"{data.title} ({data.fingerprint()[:8]})" for data in others)
         run = run_of(
             dataset=dataset.title, fingerprint=dataset.fingerprint(), seed=chosen.seed,
-            variant=variant_of(chosen.generated, chosen.keep), parameters=settings,
-            weights=sam_label("small"),
+            variant=variant_of(chosen.generated, chosen.keep), weights=sam_label("small"),
+            parameters={**settings, "trained_on": trained_on}, limit=chosen.images,
         )  # fmt: skip
         if find_record(run, chosen.results):
             print(f"{name}: recorded already")

@@ -41,12 +41,22 @@ class StudyCell:
     progress: bool | Reporter = True
 
     def __post_init__(self) -> None:
-        """Turn the names of the split into indices."""
+        """Turn the names of the split into indices.
+
+        Raises:
+            ValueError: there is no image to learn from, to validate on or to test on.
+        """
         labelled = set(labelled_subset(self.split, self.fraction, seed=self.seed))
         self.labelled = self.dataset.indices(n for n in self.split.train if n in labelled)
         self.unlabelled = self.dataset.indices(n for n in self.split.train if n not in labelled)
         self.val = self.dataset.indices(self.split.val)
         self.test = self.dataset.indices(self.split.test)
+        parts = {"labelled": self.labelled, "validation": self.val, "test": self.test}
+        if empty := [name for name, indices in parts.items() if not indices]:
+            raise ValueError(
+                f"{self.dataset.title}: no {' and no '.join(empty)} image at {self.fraction:g} of "
+                "the labels; a study needs all three, so make another split"
+            )
 
 
 def train(

@@ -1,9 +1,12 @@
 """One stage of a training in several: resumed where it stopped, skipped when done, on record."""
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from torch import nn
 
 from lib.data.batches import BatchStream
@@ -34,7 +37,8 @@ def run_stage(
     The folder of a stage is named by all that its result depends on: method, parameters, data,
     seed, steps, precision, the weights that it starts from, and its teacher. A stage that ran
     before is therefore not run again, one that was interrupted goes on, and after any change, be
-    it in an earlier stage, it runs anew in a folder of its own.
+    it in an earlier stage, it runs anew in a folder of its own. Variants share stages: a process
+    waits for another one that is running the stage.
 
     Args:
         name: of the stage, the beginning of its folder's name.
@@ -53,16 +57,33 @@ def run_stage(
     key = hashlib.sha256(json.dumps(run, sort_keys=True, default=str).encode()).hexdigest()
     folder = Path(directory) / f"{name}-{key[:16]}"
     written = folder / RECORD
-    found = json.loads(written.read_text("utf-8")) if written.is_file() else None
-    under = provenance() if found is None else {}  # asked first: the checkout may change meanwhile
-    history = fit(method, stream, steps=steps, directory=folder, **settings)
-    ended = weights_fingerprint(method)
-    if found is not None and found["ended_at"] == ended:
-        return found
-    record = {**run, **_summary(history), "ended_at": ended, **(under or provenance())}
-    with replacing(written) as temporary:
-        temporary.write_text(json.dumps(record, indent=1, default=str) + "\n", "utf-8")
+    with alone(folder):
+        found = json.loads(written.read_text("utf-8")) if written.is_file() else None
+        under = provenance() if found is None else {}  # first: the checkout may change meanwhile
+        history = fit(method, stream, steps=steps, directory=folder, **settings)
+        ended = weights_fingerprint(method)
+        if found is not None and found["ended_at"] == ended:
+            return found
+        record = {**run, **_summary(history), "ended_at": ended, **(under or provenance())}
+        with replacing(written) as temporary:
+            temporary.write_text(json.dumps(record, indent=1, default=str) + "\n", "utf-8")
     return record
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, and say so if another process has to finish first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another process trains {folder.name}; waiting for it", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def weights_fingerprint(module: nn.Module) -> str:
