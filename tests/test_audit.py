@@ -91,6 +91,23 @@ def test_a_picture_damaged_inside_is_a_problem_not_an_error(folder):
     assert any("n7.png cannot be decoded" in problem for problem in report.problems)
 
 
+@pytest.mark.parametrize("broken", [1, 10])
+def test_the_command_line_reports_pictures_damaged_inside(folder, tmp_path, capsys, broken):
+    """Whole at their ends, so that the folder opens: some, or all of them."""
+    for number in range(broken):
+        path = folder / "images" / f"n{number}.png"
+        jpeg = path.with_suffix(".jpg")
+        Image.open(path).convert("RGB").save(jpeg)
+        path.unlink()
+        content = bytearray(jpeg.read_bytes())
+        table = content.index(b"\xff\xc4") + 5  # of the Huffman codes
+        content[table : table + 16] = b"\xff" * 16
+        jpeg.write_bytes(content)
+    assert main([str(folder), "--output", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().out.count("cannot be decoded") == broken
+    assert (tmp_path / "out" / "contact_sheet.png").exists()
+
+
 def test_contact_sheet_shows_pictures_with_outlines(folder, tmp_path):
     figure = contact_sheet(FolderDataset(folder), 5, columns=3)
     shown = [axes for axes in figure.axes if axes.images]

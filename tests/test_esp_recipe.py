@@ -92,6 +92,21 @@ def test_a_stage_waits_for_another_process_that_runs_it(tmp_path, capsys):
     assert len(list(tmp_path.glob("heads-*/.lock"))) == 1
 
 
+def test_without_a_lock_nobody_waits(tmp_path, monkeypatch):
+    """A folder that may only be read, and several devices of one run."""
+
+    def refuse(self, timeout=None):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    with alone(tmp_path):
+        pass
+    monkeypatch.setattr("lib.training.esp_medsam.stages.alone", None)
+    monkeypatch.setattr("lib.training.esp_medsam.stages.fit", lambda *_, **given: given["devices"])
+    with pytest.raises(AttributeError, match="'int' object has no attribute 'steps'"):
+        stage(tmp_path, devices=2)[1]()
+
+
 def test_any_change_makes_it_another_stage(tmp_path):
     changes = [{}, {"seed": 4}, {"model_seed": 1}, {"teacher": "x"}, {"precision": "bf16-mixed"}]
     for number, change in enumerate(changes, start=1):

@@ -1,5 +1,7 @@
 """Folders as people keep them: what opens, what is refused, and what a note says."""
 
+import shutil
+
 import numpy as np
 import pytest
 from pictures import EXPECTED, bands, half_mask, picture, save, save_pairs
@@ -7,6 +9,7 @@ from PIL import Image
 
 from lib.data.errors import DataError
 from lib.data.folder import FolderDataset
+from lib.data.pair_folder import split_of
 from lib.data.splits import make_split
 
 
@@ -80,11 +83,29 @@ def test_words_that_begin_like_a_split_are_none(tmp_path):
     assert FolderDataset(tmp_path).splits == [""] * 5
 
 
+@pytest.mark.parametrize(
+    ("folder", "split"),
+    [
+        ("trainset", "train"), ("TESTING", "test"), ("ValidationSet", "val"), ("test data", "test"),
+        ("val_images", "val"), ("TrainKvasir", "train"), ("valA", "val"), ("TESTDataset", "test"),
+    ],
+)  # fmt: skip
+def test_folders_that_state_a_split(folder, split):
+    assert split_of(["images", folder]) == split
+
+
 def test_an_index_in_the_root_counts_for_pairs_that_lie_deeper(tmp_path):
     for name in ("a", "b"):
         pair(tmp_path / "data", name)
     (tmp_path / "index.csv").write_text("stem,patient\na,p1\nb,p1\n")
     assert FolderDataset(tmp_path).groups == ["p1", "p1"]
+    pair(tmp_path / "data" / "train", "c")
+    pair(tmp_path / "data" / "test", "c")
+    rows = ["stem,patient", "data/a,p1", "data/b,p1", "data/train/c,p2", "data/test/c,p3"]
+    (tmp_path / "index.csv").write_text("\n".join(rows))
+    assert FolderDataset(tmp_path).groups == ["p1", "p1", "p3", "p2"]
+    for part in ("train", "test"):
+        shutil.rmtree(tmp_path / "data" / part)
     (tmp_path / "data" / "index.csv").write_text("stem,patient\na,p1\nb,p2\n")
     dataset = FolderDataset(tmp_path)
     assert dataset.groups == ["p1", "p2"]
@@ -106,6 +127,9 @@ def test_structures_of_one_name_in_each_case_are_no_nuclei(tmp_path):
             save(tmp_path / case / "masks" / f"{organ}.png", half_mask())
     with pytest.raises(DataError, match=r"(?s)liver\.png.*tumor\.png"):
         FolderDataset(tmp_path)
+    for path in sorted(tmp_path.glob("*/masks/*.png")):
+        path.rename(path.with_name(f"{'1' if path.stem == 'liver' else '2'}.png"))
+    assert FolderDataset(tmp_path).layout == "dsb2018"  # numbered ones are instances
 
 
 def test_photographs_in_place_of_masks_are_named_before_they_fill_the_memory(tmp_path):

@@ -330,6 +330,13 @@ def test_pictures_are_batched_and_few_are_held(tmp_path, monkeypatch):
         prediction.predict_pictures(model, jobs, size=SIZE, batch=0)
 
 
+def test_results_of_any_run_below_the_input_are_no_pictures(tmp_path, bright):
+    half_bright(tmp_path / "a.png")
+    for name in ("one", "two"):
+        assert run(bright, tmp_path, "--output", tmp_path / name) == 0
+    assert len(list((tmp_path / "two").rglob("*.png"))) == 2
+
+
 def test_the_module_runs(tmp_path, bright):
     half_bright(tmp_path / "a.png")
     command = [sys.executable, "-m", "lib.predict", bright, tmp_path, "--output", tmp_path / "out"]

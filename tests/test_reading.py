@@ -181,6 +181,17 @@ def test_a_palette_is_read_alike_whichever_of_its_colours_a_file_holds(tmp_path)
     assert np.array_equal(dataset[1].mask, bands((0, 0, 3, 3)))
 
 
+def test_black_and_white_are_themselves_in_a_palette_of_colours(tmp_path):
+    """Paint's and Pillow's palettes have colours that a mask does not use; others are plain."""
+    save(tmp_path / "images" / "a.png", picture())
+    save(tmp_path / "masks" / "a.png", half_mask())
+    save(tmp_path / "images" / "b.png", picture(1))
+    save(tmp_path / "masks" / "b.png", Image.fromarray(half_mask()).convert("RGB").convert("P"))
+    dataset = FolderDataset(tmp_path)
+    assert dataset.classes == 2
+    assert torch.equal(dataset[1].mask, EXPECTED)
+
+
 def test_transparent_parts_of_a_mask_are_background(tmp_path):
     rgba = np.full((HEIGHT, WIDTH, 4), 255, np.uint8)
     rgba[..., 3] = half_mask()

@@ -203,7 +203,7 @@ def test_uneven_rows_are_refused(tmp_path):
         write_record(record(per_image=rows), tmp_path)
 
 
-def test_commit_of_a_repository(tmp_path):
+def test_commit_of_a_repository(tmp_path, monkeypatch):
     def git(*arguments):
         identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
         command = ["git", "-C", str(tmp_path), *identity, *arguments]
@@ -229,6 +229,12 @@ def test_commit_of_a_repository(tmp_path):
         head = git("rev-parse", "HEAD")
         assert commit(tmp_path) == head
     assert commit(tmp_path / "lib") is None  # not that repository's own top
+
+    def slow(*arguments, **options):
+        raise subprocess.TimeoutExpired("git", 30)
+
+    monkeypatch.setattr(subprocess, "run", slow)
+    assert commit(tmp_path) is None
 
 
 def test_provenance_goes_into_a_record_and_names_no_machine(tmp_path):

@@ -211,11 +211,12 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("kept", [0, -100])
 @pytest.mark.parametrize("part", ["images", "masks"])
-def test_a_damaged_cache_is_drawn_again(tmp_path, part):
+def test_a_damaged_cache_is_drawn_again(tmp_path, part, kept):
     before = small(tmp_path)[3]
     (file,) = tmp_path.glob(f"*/{part}.npy")
-    file.write_bytes(file.read_bytes()[:-100])
+    file.write_bytes(file.read_bytes()[:kept])
     after = small(tmp_path)[3]
     assert torch.equal(before.image, after.image)
     assert torch.equal(before.mask, after.mask)

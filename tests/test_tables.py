@@ -114,6 +114,13 @@ def test_difference_is_paired_by_labels_and_seed():
     assert table.loc[("supervised", "25"), "95 % over images"] == "[45.0, 75.0]"
 
 
+def test_one_image_has_no_interval():
+    records = [run(dices=(0.5,)), run("one_time", dices=(0.6,))]
+    line = comparison_table(records).set_index("method").loc["one_time"]
+    assert line["difference to supervised"] == "+10.0 [one image] (1)"
+    assert line["95 % over images"] == "one image"
+
+
 def test_a_difference_says_how_many_pairs_it_rests_on():
     records = [run(seed=0), run("one_time", seed=0), run("one_time", seed=1)]
     line = comparison_table(records).set_index("method").loc["one_time"]

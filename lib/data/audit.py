@@ -80,11 +80,21 @@ def audit(
     return AuditReport(dataset.title, table, images, problems, list(dataset.notes), exact, near)
 
 
-def contact_sheet(dataset: SegmentationDataset, n: int = 24, *, columns: int = 6) -> Figure:
-    """Return a figure of `n` images spread over the data set, masks outlined, by name."""
-    n = min(n, len(dataset))
-    chosen = np.linspace(0, len(dataset) - 1, n).round().astype(int)
-    rows = -(-n // columns)
+def contact_sheet(
+    dataset: SegmentationDataset,
+    n: int = 24,
+    *,
+    columns: int = 6,
+    indices: Sequence[int] | None = None,
+) -> Figure:
+    """Return a figure of `n` images spread over the data set, masks outlined, by name.
+
+    indices: which images there are to choose from, by default all.
+    """
+    indices = range(len(dataset)) if indices is None else indices
+    n = min(n, len(indices))
+    chosen = [indices[i] for i in np.linspace(0, len(indices) - 1, n).round().astype(int)]
+    rows = max(1, -(-n // columns))
     # Its margins are set below, which a notebook's default layout (`use_style`) would refuse.
     figure = Figure(figsize=(2.1 * columns, 2.3 * rows + 0.5), layout="none")
     grid = figure.subplots(rows, columns, squeeze=False)
@@ -220,7 +230,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given.output.mkdir(parents=True, exist_ok=True)
         (given.output / "audit.md").write_text(f"{report}\n", "utf-8")
         report.images.to_csv(given.output / "images.csv", index=False)
-        contact_sheet(dataset).savefig(given.output / "contact_sheet.png", dpi=150)
+        readable = dataset.indices(report.images.name)
+        sheet = contact_sheet(dataset, indices=readable)
+        sheet.savefig(given.output / "contact_sheet.png", dpi=150)
     return 1 if report.problems else 0
 
 

@@ -43,6 +43,8 @@ def find_duplicates(
     for position, (content, _, _) in enumerate(looks):
         if first.setdefault(content, position) != position:
             exact.append((first[content], position))
+    if not first:
+        return [], []
     unique = sorted(first.values())
     hashes = np.array([looks[i][1] for i in unique]).reshape(len(unique), -1)
     thumbnails = np.array([looks[i][2] for i in unique]).reshape(len(unique), -1)

@@ -42,8 +42,10 @@ SPLITS = {
 }
 
 
-def apply_index(path: Path, found: Found) -> None:
+def apply_index(path: Path, found: Found, prefix: str = "") -> None:
     """Give the entries of `found` the splits, groups and domains that `path` states.
+
+    `prefix`: where the data lie below `path`, such as "data/"; the table may name it or not.
 
     Raises DataError for a table without image names, unknown splits, or images it does not list.
     """
@@ -84,7 +86,7 @@ def apply_index(path: Path, found: Found) -> None:
     found.notes.append(
         f"{path.name}: {', '.join(told)}" + (f"; not used: {', '.join(unused)}" * bool(unused))
     )
-    at = _rows_of([entry.name for entry in found.entries], keys, path)
+    at = _rows_of([entry.name for entry in found.entries], keys, path, prefix)
     unlisted = [e.image for e, row in zip(found.entries, at, strict=True) if row is None]
     if unlisted:
         raise DataError(
@@ -131,7 +133,9 @@ def _read(path: Path) -> pd.DataFrame:
     return table
 
 
-def _rows_of(names: Sequence[str], keys: Sequence[str], path: Path) -> list[int | None]:
+def _rows_of(
+    names: Sequence[str], keys: Sequence[str], path: Path, prefix: str
+) -> list[int | None]:
     """The row of each image: by its whole name, else by its last part, else by that of a row."""
     rows = {key: row for row, key in enumerate(keys)}
     tails = Counter(key.rpartition("/")[2] for key in keys)
@@ -139,7 +143,7 @@ def _rows_of(names: Sequence[str], keys: Sequence[str], path: Path) -> list[int 
     at = []
     for name in names:
         tail = name.rpartition("/")[2]
-        row = rows.get(name, rows.get(tail))
+        row = rows.get(prefix + name, rows.get(name, rows.get(tail)))
         at.append(short[tail] if row is None and tails[tail] == 1 else row)
     several = [row for row, times in Counter(at).items() if row is not None and times > 1]
     if several:

@@ -206,13 +206,15 @@ def _is_nucleus_folder(folder: Path) -> bool:
 def _is_dsb(base: Path) -> bool:
     """One folder a case is a common form; this set has long ids, and a file for each nucleus.
 
-    Files of one name in several cases (liver.png, tumor.png) are structures, not nuclei.
+    Files of one name in several cases (liver.png, tumor.png) are structures, not nuclei, unless
+    they are numbered.
     """
     cases = [case for case in base.iterdir() if _is_nucleus_folder(case)]
     if base.name.startswith("stage1") or any(_DSB_ID.fullmatch(case.name) for case in cases):
         return True
-    masks = [path.name for case in cases for path in (case / "masks").glob("*.png")]
-    return len(masks) > len(cases) and len(masks) == len(set(masks))
+    masks = [path.stem for case in cases for path in (case / "masks").glob("*.png")]
+    words = [name for name in masks if not re.search(r"\d", name)]
+    return len(masks) > len(cases) and len(words) == len(set(words))
 
 
 def locate_dsb(folders: Sequence[Path]) -> Path | None:

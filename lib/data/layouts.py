@@ -164,7 +164,8 @@ def _filled(name: str, base: Path, folders: Sequence[Path], task: str | None) ->
     above = [folder for folder in (base, *base.parents) if folder.is_relative_to(root)]
     indices = [folder / INDEX for folder in above if (folder / INDEX).is_file()]
     if indices:
-        apply_index(indices[0], found)
+        below = base.relative_to(indices[0].parent).as_posix()
+        apply_index(indices[0], found, prefix="" if below == "." else f"{below}/")
     further = {folder / INDEX for folder in folders if (folder / INDEX).is_file()}
     for path in sorted(further.union(indices) - set(indices[:1])):
         found.notes.append(f"not read: {path}; one index.csv states a whole data set")

@@ -24,7 +24,12 @@ MASK_FOLDERS = (
 )  # fmt: skip
 DEPTH = 4  # how far below the root pairs are looked for
 FIELD_OF_VIEW = re.compile(r"\d+_(training|test)_mask")  # DRIVE's, which show no vessel
-_CAMEL_SPLIT = re.compile(r"([Tt]rain|[Vv]al|[Tt]est)(?=[A-Z])")  # not of valve, testis, VALVE
+# Of trainset, TestingData, val_images and TestDataset, not of valve, testis or trainee.
+_SPLIT_WORD = re.compile(
+    r"(train|val|test)(?:ing|id|idation)?[ _-]?(?:data)?[ _-]?(?:sets?|images?|data|split)?",
+    re.IGNORECASE,
+)
+_CAMEL_SPLIT = re.compile(r"([Tt]rain|[Vv]al|[Tt]est)(?=[A-Z])")
 
 
 def _inner(folder: Path) -> dict[str, Path]:
@@ -85,8 +90,8 @@ def find_pairs(base: Path, found: Found, task: str | None) -> None:
 def split_of(folders: Sequence[str]) -> str:
     """The split that a path states, its last folder first: "train" of Train or TrainDataset."""
     for folder in reversed(folders):
-        camel = _CAMEL_SPLIT.match(folder)
-        if split := SPLITS.get(camel[1].lower() if camel else folder.lower()):
+        word = _SPLIT_WORD.fullmatch(folder) or _CAMEL_SPLIT.match(folder)
+        if split := SPLITS.get(word[1].lower() if word else folder.lower()):
             return split
     return ""
 

@@ -195,8 +195,12 @@ def _class_palette(picture: Image.Image) -> bool:
 
     Software that reduces colours puts the most frequent ones first, whatever they are. The palette
     decides, not the colours in use: all files of a data set share the one, and not the others.
+    Black and white alone are themselves, whatever else the palette has.
     """
     palette = picture.getpalette("RGB")
+    used = {colour for _, colour in picture.convert("RGB").getcolors(256)}
+    if used <= {(0, 0, 0), (255, 255, 255)}:
+        return False
     red, green, blue = palette[::3], palette[1::3], palette[2::3]
     grey = red == green == blue
     return not grey and not any(palette[:3]) and not picture.has_transparency_data

@@ -120,7 +120,7 @@ class SyntheticDataset(SegmentationDataset):
             images, masks = (
                 np.load(self._folder / f"{part}.npy", mmap_mode="r") for part in ("images", "masks")
             )
-        except (OSError, ValueError):
+        except (OSError, ValueError, EOFError):
             return False
         return images.shape == (*shape, 3) and masks.shape == shape
 

@@ -12,6 +12,7 @@ from lib.evaluation.records import Record, RecordError
 from lib.evaluation.statistics import bootstrap_interval, paired_difference
 
 NOT_PUBLISHED = "not published"
+ONE_IMAGE = "one image"  # in place of an interval over images
 
 
 def comparison_table(
@@ -135,13 +136,15 @@ def _difference(pairs: Sequence[tuple[Record, Record]], value: str, checkpoint: 
         return NOT_RUN
     ours = _image_means([run for run, _ in pairs], value, checkpoint)
     theirs = _image_means([other for _, other in pairs], value, checkpoint)
-    result = paired_difference(ours, theirs)
     single = [
         mean(_image_means([run], value, checkpoint).values())
         - mean(_image_means([other], value, checkpoint).values())
         for run, other in pairs
     ]
     spread = f": {min(single):+.1f} to {max(single):+.1f}" if len(single) > 1 else ""
+    if len(ours) < 2:
+        return f"{mean(single):+.1f} [{ONE_IMAGE}] ({len(pairs)}{spread})"
+    result = paired_difference(ours, theirs)
     return f"{result.mean:+.1f} [{result.low:+.1f}, {result.high:+.1f}] ({len(pairs)}{spread})"
 
 
@@ -149,7 +152,10 @@ def _interval(runs: Sequence[Record], value: str, checkpoint: str) -> str:
     runs = [run for run in runs if checkpoint in run.per_image]
     if not runs:
         return NOT_RUN
-    low, high = bootstrap_interval(list(_image_means(runs, value, checkpoint).values()))
+    means = list(_image_means(runs, value, checkpoint).values())
+    if len(means) < 2:
+        return ONE_IMAGE
+    low, high = bootstrap_interval(means)
     return f"[{low:.1f}, {high:.1f}]"
 
 

@@ -48,7 +48,7 @@ def commit(repository: Path = REPOSITORY) -> str | None:
             return None  # an installed copy inside somebody else's repository
         head = _git("rev-parse", "HEAD", at=repository)
         changed = _git("status", "--porcelain", "--", *CODE, at=repository)
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):
         return None
     return head + ("+dirty" if changed else "")
 

@@ -29,7 +29,7 @@ def find_jobs(inputs: Sequence[Path | str], output: Path | str) -> list[Job]:
     """The pictures in `inputs`, files and folders, in natural order.
 
     A folder is searched to its depths, without hidden files, files that are no pictures by their
-    ending, and earlier results in `output`. The place of a picture below its folder is kept in
+    ending, and earlier results of this program. The place of a picture below its folder is kept in
     `output/masks` and `output/overlays`; with several inputs the folder's own name comes first.
 
     Raises:
@@ -52,7 +52,7 @@ def find_jobs(inputs: Sequence[Path | str], output: Path | str) -> list[Job]:
             continue
         inside = Path(given.resolve().name) if len(inputs) > 1 else Path()
         for path in files_below(given):
-            ours = any(path.resolve().is_relative_to(folder.resolve()) for folder in results)
+            ours = any((folder / MARK).exists() for folder in path.parents)
             if path.suffix.lower() in SUFFIXES and not ours:
                 names.setdefault(path, inside / path.relative_to(given))
     if not names:

@@ -4,6 +4,7 @@ A checkpoint is written whole under a temporary name, flushed to the disk, then 
 newest are kept. So whatever happens while one is being written, the one before it is there.
 """
 
+import contextlib
 import io
 import json
 import os
@@ -40,8 +41,9 @@ class Checkpoints:
         except OSError as error:
             raise CheckpointError(f"cannot create the folder {directory}: {error}") from error
         for leftover in self.directory.glob("checkpoint-*.tmp"):
-            if time.time() - leftover.stat().st_mtime > OLD:  # else another process may write it
-                leftover.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # finished meanwhile
+                if time.time() - leftover.stat().st_mtime > OLD:  # else another may write it
+                    leftover.unlink()
 
     def paths(self) -> list[Path]:
         """The checkpoints that are there, the newest first."""

@@ -158,10 +158,7 @@ def train_first(cell: Cell) -> tuple[Supervised, Record]:
 
 def fine_tune(cell: Cell, name: str, f0: nn.Module) -> tuple[KnowledgeMining, Record]:
     """One of `RUNS`, from a copy of f0."""
-    shared = _shared(cell)
-    if name in WITHOUT_SAM:  # nobody is prompted, so other prompts are no other run
-        shared.pop("prompts")
-    method = mining(cell, KnowledgeMiningConfig(**shared, **RUNS[name]), copy.deepcopy(f0))
+    method = mining(cell, KnowledgeMiningConfig(**_shared(cell), **RUNS[name]), copy.deepcopy(f0))
     half = cell.config.batch // 2
     labelled, unlabelled = (cell.config.batch, 0) if name == LONGER else (half, half)
     steps = cell.config.fine_steps
@@ -255,7 +252,10 @@ def _folder(cell: Cell, name: str) -> str:
 
     A checkpoint does not know which weights its run started from, so the name must.
     """
-    return folder_name(cell, name, _compared(cell, name))
+    settings = _compared(cell, name)
+    if name in (LONGER, SELF):  # nobody is prompted, but checkpoints hold the prompts all the same
+        settings |= {key: parameters_of(cell)[key] for key in ("keep", "prompt_mode")}
+    return folder_name(cell, name, settings)
 
 
 def _compared(cell: Cell, name: str) -> dict:

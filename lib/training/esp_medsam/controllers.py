@@ -86,7 +86,7 @@ class ControllerDistillation(Method):
 
     def learning_rate(self, progress: Progress) -> float:
         """`decay` to the power of the number of finished epochs."""
-        return self.config.decay ** int(progress.fraction * self.config.epochs)
+        return self.config.decay ** (progress.step * self.config.epochs // progress.total)
 
     def train(self, mode: bool = True) -> "ControllerDistillation":
         """The model stays in evaluation mode: its BatchNorm statistics belong to all modalities."""

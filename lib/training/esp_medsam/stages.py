@@ -57,7 +57,8 @@ def run_stage(
     key = hashlib.sha256(json.dumps(run, sort_keys=True, default=str).encode()).hexdigest()
     folder = Path(directory) / f"{name}-{key[:16]}"
     written = folder / RECORD
-    with alone(folder):
+    shared = settings.get("devices", 1) == 1  # several devices of one run must not wait in turn
+    with alone(folder) if shared else contextlib.nullcontext():
         found = json.loads(written.read_text("utf-8")) if written.is_file() else None
         under = provenance() if found is None else {}  # first: the checkout may change meanwhile
         history = fit(method, stream, steps=steps, directory=folder, **settings)
@@ -72,14 +73,19 @@ def run_stage(
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, and say so if another process has to finish first."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Hold the folder's lock, and say so if another process has to finish first.
+
+    Where no lock can be had (a folder that may only be read, some network disks) nobody waits.
+    """
     lock = FileLock(folder / ".lock")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         print(f"another process trains {folder.name}; waiting for it", flush=True)
         lock.acquire()
+    except (OSError, NotImplementedError):
+        pass
     try:
         yield
     finally:
