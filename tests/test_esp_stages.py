@@ -184,6 +184,8 @@ def test_controller_defaults_are_those_of_the_released_script():
     assert (config.epochs, config.batch, config.flip) == (200, 4, 0.1)
     rates = [method.learning_rate(Progress(step, 2000)) for step in (0, 9, 10, 25, 1999)]
     assert rates == pytest.approx([1, 1, 0.98, 0.98**2, 0.98**199])
+    borders = [method.learning_rate(Progress(25 * epoch, 5000)) for epoch in range(200)]
+    assert borders == pytest.approx([0.98**epoch for epoch in range(200)])  # none is late
 
 
 def test_controller_loss_is_the_squared_error_to_the_teacher_of_that_modality():
