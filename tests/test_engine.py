@@ -10,7 +10,7 @@ from lib.data.engine import INGREDIENTS, MAX_MASKS, STYLES, generate
 from lib.data.engine.degradation import jpeg
 from lib.data.engine.fields import binomial, blur, double, grid, halve, noise, slope
 from lib.data.engine.objects import cell_group, lungs, ring
-from lib.data.engine.painting import paint
+from lib.data.engine.painting import paint, visibility
 from lib.data.engine.scene import _objects
 from lib.data.engine.shapes import star, strokes, tree, tubes
 from lib.data.engine.style import Style
@@ -241,6 +241,16 @@ def test_a_fair_share_of_the_objects_is_large():
     """Engine 2 had 7 % above 15 % of the image, and a SAM trained on it drew parts of polyps."""
     shares = [mask.mean() for k in range(60) for mask in generate(3, k).masks]
     assert 0.12 < np.mean(np.array(shares) > 0.15) < 0.3
+
+
+def test_the_share_of_hidden_objects_can_be_chosen():
+    rng = np.random.default_rng(0)
+    for share in (0.0, 0.23, 0.6):
+        found = [visibility(rng, Style("mri", hidden=share)) for _ in range(4000)]
+        assert np.mean(np.array(found) < 0.3) == pytest.approx(share, abs=0.03)
+    assert not np.array_equal(generate(3, 0, 64).image, generate(3, 0, 64, hidden=0.6).image)
+    with pytest.raises(ValueError, match="hidden must be in"):
+        generate(3, 0, hidden=0.9)
 
 
 def test_masks_end_with_the_field_of_view(monkeypatch):

@@ -120,15 +120,19 @@ def test_a_share_of_the_images_is_restyled_and_their_masks_stay(tmp_path):
     first = slice(1)  # one generator draws for the batch: further images are other ones
     assert torch.equal(drawn.mask[first], restyled.mask[first])
     assert not torch.allclose(drawn.image[first], restyled.image[first], atol=0.01)
-    assert len({stream.fingerprint() for stream in (plain, half, all_of_them)}) == 3
+    hidden = GeneratedStream(ImagePool(tmp_path, seed=3, count=4, hidden=0.4), batch=40, seed=1)
+    streams = (plain, half, all_of_them, hidden)
+    assert len({stream.fingerprint() for stream in streams}) == 4
+    assert not torch.equal(hidden.batch(0).labelled.image[first], drawn.image[first])
 
 
 def test_a_run_goes_through_both_sizes_and_is_read_back(tmp_path, monkeypatch):
     """One step of each size, a card; the same call again trains nothing."""
     monkeypatch.setattr("lib.training.small_sam_run.CHECKPOINT_EVERY", 1)
     settings = {
-        "small_share": 0.5, "pool": 4, "fresh": 0.5, "restyled": 0.25, "build": tiny,
+        "small_share": 0.5, "pool": 4, "fresh": 0.5, "restyled": 0.25, "hidden": 0.4,
         "config": SmallSamConfig(prompts=2, rounds=1, batch=1), "progress": False, "held_out": 2,
+        "build": tiny,
     }  # fmt: skip
     sam, facts = pretrain(tmp_path, minutes=1e-4, **settings)
     assert sam.image_encoder.img_size == 256
@@ -137,6 +141,7 @@ def test_a_run_goes_through_both_sizes_and_is_read_back(tmp_path, monkeypatch):
     assert f"version {VERSION}" in facts["training"]["Data"]
     assert "4 images, seen 0.8 times" in facts["training"]["Data"]
     assert facts["training"]["Restyled"].startswith("25% of the images")
+    assert facts["training"]["Hardly visible"] == "40% of the single objects"
     again, same = pretrain(tmp_path, minutes=1e-4, **settings)
     assert same == facts
     expected = sam.state_dict()

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from lib.data.batches import Batch, Labelled
-from lib.data.engine import MAX_MASKS, VERSION, generate
+from lib.data.engine import HIDDEN, MAX_MASKS, VERSION, generate
 from lib.data.random_convolution import random_convolution
 
 SIZE = 256
@@ -47,15 +47,18 @@ class ImagePool:
     """
 
     def __init__(
-        self, directory: str | Path, *, seed: int, count: int, without: tuple[str, ...] = ()
-    ):
+        self, directory: str | Path, *, seed: int, count: int, without: tuple[str, ...] = (),
+        hidden: float = HIDDEN,
+    ):  # fmt: skip
         """Open or create the pool; nothing is drawn yet.
 
-        `without`: ingredients that the engine leaves out (`lib.data.engine.INGREDIENTS`).
+        `without`: ingredients that the engine leaves out (`lib.data.engine.INGREDIENTS`); `hidden`:
+        share of objects that are hardly visible.
         """
         self.seed, self.count, self.directory = seed, count, Path(directory)
-        self.without = tuple(sorted(without))
-        name = "-".join(["pool", str(VERSION), str(seed), str(count), *self.without])
+        self.without, self.hidden = tuple(sorted(without)), hidden
+        more = [] if hidden == HIDDEN else [f"hidden{hidden:g}"]
+        name = "-".join(["pool", str(VERSION), str(seed), str(count), *self.without, *more])
         self.path = self.directory / f"{name}.u8"
         held = self.path.with_suffix(".i64")
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -73,7 +76,7 @@ class ImagePool:
         missing = self.missing(first)
         if len(missing) <= CHUNK:  # not worth a process
             if len(missing):
-                self.put(missing, _draw(self.seed, self.without, missing))
+                self.put(missing, _draw(self.seed, self.without, self.hidden, missing))
             return self
         with ProcessPoolExecutor(workers) as executor:
             bar = tqdm(total=len(missing), desc="images", disable=not progress)
@@ -91,7 +94,7 @@ class ImagePool:
     def draw(self, indices: np.ndarray, executor: Executor) -> Iterator[tuple]:
         """Have scenes drawn; yields (numbers, packed scenes) in order. The work starts at once."""
         chunks = [indices[k : k + CHUNK] for k in range(0, len(indices), CHUNK)]
-        drawn = executor.map(partial(_draw, self.seed, self.without), chunks)
+        drawn = executor.map(partial(_draw, self.seed, self.without, self.hidden), chunks)
         return zip(chunks, drawn, strict=True)
 
     def put(self, indices: np.ndarray, packed: np.ndarray) -> None:
@@ -104,8 +107,9 @@ class ImagePool:
         self.held[slots] = indices + 1
 
 
-def _draw(seed, without, indices):
-    return np.stack([pack(generate(seed, int(index), without=without)) for index in indices])
+def _draw(seed, without, hidden, indices):
+    scenes = (generate(seed, int(i), without=without, hidden=hidden) for i in indices)
+    return np.stack([pack(scene) for scene in scenes])
 
 
 class GeneratedStream:
@@ -146,7 +150,9 @@ class GeneratedStream:
         """SHA-256 of what decides the images: engine's version, seed, window, its pace, styles."""
         pool = self.pool
         content = (VERSION, pool.seed, pool.count, pool.without, self.fresh, self.offset)
-        content += (self.restyled,) if self.restyled else ()
+        hidden = getattr(pool, "hidden", HIDDEN)  # photographs have no such share
+        content += (("restyled", self.restyled),) * bool(self.restyled)
+        content += (("hidden", hidden),) * (hidden != HIDDEN)
         return hashlib.sha256(repr(content).encode()).hexdigest()
 
     def first(self, step: int) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from lib.data.engine import VERSION
+from lib.data.engine import HIDDEN, VERSION
 from lib.data.generated import GeneratedStream, ImagePool
 from lib.files import replacing
 from lib.sam.frozen import sam_fingerprint
@@ -115,9 +115,9 @@ class MinuteLine:
 
 
 def pretrain(
-    output, *, minutes, small_share=0.6, pool=4000, fresh=0.5, restyled=0.0, workers=1,
-    config=None, seed=0, build=build_small_sam, validate_every=200, held_out=64, progress=True,
-    cpu_time=False,
+    output, *, minutes, small_share=0.6, pool=4000, fresh=0.5, restyled=0.0, hidden=HIDDEN,
+    workers=1, config=None, seed=0, build=build_small_sam, validate_every=200, held_out=64,
+    progress=True, cpu_time=False,
 ):  # fmt: skip
     """Train as the command does; returns the averaged SAM and the facts of its card.
 
@@ -125,7 +125,7 @@ def pretrain(
         output: folder of pool, checkpoints and finished stages; an interrupted run resumes there.
         minutes: budget by the wall clock, filling the pool excepted.
         small_share: share of it at 128 px, with twice the images a step.
-        pool, fresh, restyled, workers: see `GeneratedStream`.
+        pool, fresh, restyled, workers: see `GeneratedStream`; hidden: see `ImagePool`.
         build: makes the SAM for 256 px that the run starts from.
         validate_every: steps between two rows of the curve; `held_out`: images for it.
         cpu_time: the budget is one of CPU time.
@@ -144,10 +144,10 @@ def pretrain(
         "small_share": small_share, "cpu_time": cpu_time, "pool": pool, "fresh": fresh,
         "seed": seed, "began_with": sam_fingerprint(sam),
     }  # fmt: skip
-    if restyled:  # older runs do not say it
-        run["restyled"] = restyled
+    usual = {"restyled": (restyled, 0.0), "hidden": (hidden, HIDDEN)}  # older runs do not say it
+    run |= {name: value for name, (value, default) in usual.items() if value != default}
     settings = {**asdict(config), "minutes": minutes, "engine": VERSION, **run}
-    images = ImagePool(output / "pool", seed=seed, count=pool)
+    images = ImagePool(output / "pool", seed=seed, count=pool, hidden=hidden)
     check = generated_objects(held_out)[:2]
     done = {"first": 0, "drawn": 0, "curve": [], "stages": []}
     stages = [(IMAGE_SIZE // 2, 2 * config.batch, small_share), (IMAGE_SIZE, config.batch, 1.0)]
@@ -201,6 +201,8 @@ def pretrain(
             f"{restyled:.0%} of the images, each by a random network of its own (Ouyang et al. "
             "2022, arXiv 2111.12525)"
         )
+    if hidden != HIDDEN:
+        facts["training"]["Hardly visible"] = f"{hidden:.0%} of the single objects"
     return sam.eval(), facts
 
 
@@ -260,6 +262,9 @@ def main(arguments=None):
         "--restyled", type=float, default=0.0, help="share of the images seen by a random network"
     )
     parser.add_argument(
+        "--hidden", type=float, default=HIDDEN, help="share of objects that are hardly visible"
+    )
+    parser.add_argument(
         "--workers", type=int, default=1, help="processes that fill the pool; then one draws ahead"
     )
     parser.add_argument("--batch", type=int, default=SmallSamConfig.batch, help="at 256 px")
@@ -278,8 +283,8 @@ def main(arguments=None):
         parser.error(f"--keep must be in [0, 1], not {chosen.keep:g}")
     sam, facts = pretrain(
         chosen.output, minutes=chosen.minutes, small_share=chosen.small_share, pool=chosen.pool,
-        fresh=chosen.fresh, restyled=chosen.restyled, workers=chosen.workers, seed=chosen.seed,
-        cpu_time=chosen.cpu_time,
+        fresh=chosen.fresh, restyled=chosen.restyled, hidden=chosen.hidden, seed=chosen.seed,
+        workers=chosen.workers, cpu_time=chosen.cpu_time,
         config=SmallSamConfig(
             batch=chosen.batch, learning_rate=chosen.learning_rate, box_error=chosen.box_error
         ),

@@ -6,8 +6,8 @@ only within a version.
 
 from .backgrounds import STYLES
 from .scene import MAX_MASKS, Scene, generate
-from .style import INGREDIENTS
+from .style import HIDDEN, INGREDIENTS
 
 VERSION = 3
 
-__all__ = ["INGREDIENTS", "MAX_MASKS", "STYLES", "VERSION", "Scene", "generate"]
+__all__ = ["HIDDEN", "INGREDIENTS", "MAX_MASKS", "STYLES", "VERSION", "Scene", "generate"]

@@ -12,11 +12,13 @@ HARDLY_VISIBLE, FAINT = 0.3, 0.9
 LOW, HIGH = math.log(0.07), math.log(0.45)  # of a clear colour change
 
 
-def visibility(rng, style, hidden=0.23):
+def visibility(rng, style, hidden=None):
     """How far an object stands out, in deviations of its surroundings' brightness.
 
-    A share `hidden` is hardly visible (below 0.3), a sixth faint (below 0.9), the rest clear.
+    A share `hidden` (default: the style's) is hardly visible (below 0.3), a sixth faint (below
+    0.9), the rest clear.
     """
+    hidden = style.hidden if hidden is None else hidden
     hidden = hidden if style.has("hidden") else 0.0
     roll = rng.random()
     if roll < hidden:

@@ -17,7 +17,7 @@ from .backgrounds import STYLES, background
 from .degradation import clutter, degrade, develop, field_of_view
 from .objects import cell_group, lungs, single, strips, vessels
 from .shapes import draw
-from .style import INGREDIENTS, Style
+from .style import HIDDEN, INGREDIENTS, Style
 
 MAX_MASKS = 8
 COUNTS = {1: 0.45, 2: 0.3, 3: 0.15, 4: 0.1}
@@ -36,28 +36,31 @@ class Scene:
     style: str
 
 
-def generate(seed, index, size=256, without=()):
+def generate(seed, index, size=256, without=(), hidden=HIDDEN):
     """The scene number `index` of the endless sequence that belongs to `seed`.
 
     `size`: side in pixels, at most 512, a multiple of 8. `without`: keys of
-    `style.INGREDIENTS` to leave out, which changes all scenes.
+    `style.INGREDIENTS` to leave out, `hidden`: share of the single objects that are hardly visible;
+    both change all scenes.
 
     Raises:
-        ValueError: for an unknown ingredient.
+        ValueError: for an unknown ingredient, or a share outside [0, 0.8].
     """
+    if not 0 <= hidden <= 0.8:
+        raise ValueError(f"hidden must be in [0, 0.8], got {hidden}: a sixth is faint, some clear")
     without = frozenset(without)
     if unknown := without - set(INGREDIENTS):
         raise ValueError(f"unknown ingredients {sorted(unknown)}: choose from {list(INGREDIENTS)}")
     for attempt in range(10):
         rng = np.random.default_rng((seed, index, attempt))
-        scene = _compose(rng, size, without)
+        scene = _compose(rng, size, without, hidden)
         if scene is not None:
             return scene
     raise RuntimeError(f"no visible object in scene {index} of seed {seed}")
 
 
-def _compose(rng, size, without):
-    style = Style(draw(rng, STYLES), without)
+def _compose(rng, size, without, hidden):
+    style = Style(draw(rng, STYLES), without, hidden)
     image, tone = background(rng, size, style.name)
     image = np.ascontiguousarray(image, np.float32)
     masks = _objects(rng, image, tone, style)

@@ -10,14 +10,20 @@ INGREDIENTS = {
     "clutter": "highlights, hairs, ribs, rulers, writing without a mask",
     "degradation": "uneven light, speckle, blur, noise, gamma, JPEG",
 }
+HIDDEN = 0.23  # share of the single objects that are hardly visible
 
 
 @dataclass(frozen=True)
 class Style:
-    """`name`: key of `backgrounds.STYLES`; `without`: keys of `INGREDIENTS` that are left out."""
+    """How a scene looks.
+
+    `name`: key of `backgrounds.STYLES`; `without`: keys of `INGREDIENTS` that are left out;
+    `hidden`: share of the single objects that are hardly visible.
+    """
 
     name: str
     without: frozenset[str] = frozenset()
+    hidden: float = HIDDEN
 
     def has(self, ingredient):
         """Whether the scene may use this ingredient."""
