@@ -97,10 +97,14 @@ def test_all_tables_come_from_one_folder(tmp_path):
         write_record(record(dataset, variant_of(), [0.3, 0.7]), tmp_path / "small_sam")
     write_record(record("polyps", variant_of(keep=0), [0.1, 0.5]), tmp_path / "small_sam")
     write_record(record("nuclei", variant_of(0, 0), [0.0, 0.4]), tmp_path / "small_sam")
-    write_record(record("nuclei", TRAINED_ON, [0.4, 0.8]), tmp_path / "small_sam")
+    for variant in TRAINED_ON[:2]:
+        write_record(record("nuclei", variant, [0.4, 0.8]), tmp_path / "small_sam")
     text = study_tables(tmp_path)
     assert text.count("+1.0 ± 0.2") == 2
-    *_, last, longer = text.split("\n\n")
-    assert "40 +20 [+20, +20]" in longer
+    *_, last, longer, restyled, not_run = text.split("\n\n")
+    for variant, table in zip(TRAINED_ON, (longer, restyled), strict=False):
+        assert variant in table
+        assert "40 +20 [+20, +20]" in table
+    assert not_run == "not run"
     assert "no mean" in last
     assert [line.count("not run") for line in last.splitlines()] == [0, 0, 1, 1]
