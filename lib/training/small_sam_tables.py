@@ -102,15 +102,16 @@ def _gain(before: Record, after: Record, prompt: str) -> str:
 def study_tables(results: Path) -> str:
     """All of them as markdown, from a folder like this project's `results`; "not run" if missing.
 
-    Encoders, ingredients under a box and for one click, real images of other kinds, under the same
-    box what keeps those from making the SAM forget, and more hours on generated images, as they
-    are and restyled.
+    Encoders, ingredients under a box and for one click, likewise random networks, real images of
+    other kinds, under the same box what keeps those from making the SAM forget, and more hours on
+    generated images, as they are and restyled.
     """
     encoders, engine = _report(results, "architectures"), _report(results, "ingredients")
     tables = [architecture_table(encoders) if encoders else pd.DataFrame()]
-    for prompt in ("jittered_box", "clicks_1"):
-        table = ingredient_table(engine, prompt) if engine else pd.DataFrame()
-        tables.append(table.rename_axis(PROMPTS[prompt]))
+    for report in (engine, _report(results, "restyled")):
+        for prompt in ("jittered_box", "clicks_1"):
+            table = ingredient_table(report, prompt) if report else pd.DataFrame()
+            tables.append(table.rename_axis(PROMPTS[prompt]))
     folder = results / "small_sam"
     records = read_records(folder) if folder.is_dir() else []
     shipped = [record for record in records if record.variant == "zero-shot"]
