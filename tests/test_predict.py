@@ -335,6 +335,8 @@ def test_results_of_any_run_below_the_input_are_no_pictures(tmp_path, bright):
     for name in ("one", "two"):
         assert run(bright, tmp_path, "--output", tmp_path / name) == 0
     assert len(list((tmp_path / "two").rglob("*.png"))) == 2
+    named = find_jobs([tmp_path / "one" / "overlays"], tmp_path / "three")  # asked for by name
+    assert [job.picture.name for job in named] == ["a.png"]
 
 
 def test_the_module_runs(tmp_path, bright):

@@ -52,7 +52,8 @@ def find_jobs(inputs: Sequence[Path | str], output: Path | str) -> list[Job]:
             continue
         inside = Path(given.resolve().name) if len(inputs) > 1 else Path()
         for path in files_below(given):
-            ours = any((folder / MARK).exists() for folder in path.parents)
+            inner = (folder for folder in path.parents if given in folder.parents)
+            ours = any((folder / MARK).exists() for folder in inner)
             if path.suffix.lower() in SUFFIXES and not ours:
                 names.setdefault(path, inside / path.relative_to(given))
     if not names:
