@@ -30,6 +30,7 @@ from lib.training.esp_medsam import (
     train_esp_medsam,
 )
 from lib.training.esp_medsam.stages import RECORD, alone, weights_fingerprint
+from lib.training.history import History
 
 DATA = mixture()
 QUIET = {"device": "cpu", "progress": False}
@@ -101,10 +102,12 @@ def test_without_a_lock_nobody_waits(tmp_path, monkeypatch):
     monkeypatch.setattr("filelock.FileLock.acquire", refuse)
     with alone(tmp_path):
         pass
-    monkeypatch.setattr("lib.training.esp_medsam.stages.alone", None)
-    monkeypatch.setattr("lib.training.esp_medsam.stages.fit", lambda *_, **given: given["devices"])
-    with pytest.raises(AttributeError, match="'int' object has no attribute 'steps'"):
-        stage(tmp_path, devices=2)[1]()
+    trained = History(steps=[{"step": 1, "total": 0.5, "seconds": 0.0}])
+    monkeypatch.setattr("lib.training.esp_medsam.stages.alone", None)  # may not be called
+    monkeypatch.setattr("lib.training.esp_medsam.stages.fit", lambda *_, **given: trained)
+    with pytest.raises(TypeError, match="not callable"):
+        stage(tmp_path)[1]()
+    assert stage(tmp_path, devices=2)[1]()["last"]["total"] == 0.5
 
 
 def test_any_change_makes_it_another_stage(tmp_path):

@@ -124,6 +124,8 @@ def test_a_share_of_the_images_is_restyled_and_their_masks_stay(tmp_path):
     streams = (plain, half, all_of_them, hidden)
     assert len({stream.fingerprint() for stream in streams}) == 4
     assert not torch.equal(hidden.batch(0).labelled.image[first], drawn.image[first])
+    with pytest.raises(ValueError, match="restyled must be in"):
+        GeneratedStream(pool, batch=1, restyled=50)
 
 
 def test_a_run_goes_through_both_sizes_and_is_read_back(tmp_path, monkeypatch):

@@ -136,7 +136,12 @@ class GeneratedStream:
             offset: number of the scene that the pool begins with at step 0.
             workers: processes that fill the pool; later one of them draws a chunk ahead.
             restyled: share of the images that are seen through a random network.
+
+        Raises:
+            ValueError: if `restyled` is outside [0, 1].
         """
+        if not 0 <= restyled <= 1:
+            raise ValueError(f"restyled must be in [0, 1], got {restyled}")
         self.pool, self.labelled_batch, self.size, self.seed = pool, batch, size, seed
         self.fresh, self.offset, self.workers = fresh, offset, workers
         self.restyled = restyled

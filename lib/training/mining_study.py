@@ -254,7 +254,7 @@ def _folder(cell: Cell, name: str) -> str:
     """
     settings = _compared(cell, name)
     if name in (LONGER, SELF):  # nobody is prompted, but checkpoints hold the prompts all the same
-        settings |= {key: parameters_of(cell)[key] for key in ("keep", "prompt_mode")}
+        settings |= {"keep": cell.config.keep, "prompt_mode": cell.config.prompt_mode}
     return folder_name(cell, name, settings)
 
 
